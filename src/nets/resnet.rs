@@ -1,0 +1,152 @@
+//! ResNet without its classifier, torchvision's layout and names. Depths 18, 34 (basic blocks), 50, 101, 152
+//! (bottlenecks with the stride in `conv2`).
+
+use anyhow::{Result, bail};
+use candle_core::{Result as CandleResult, Tensor};
+use candle_nn::VarBuilder;
+
+use super::layers::{Activation, Conv2d, ConvShape, FoldedNorm};
+
+/// Depth of a ResNet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    blocks: [usize; 4],
+    bottleneck: bool,
+}
+
+impl Depth {
+    /// One of 18, 34, 50, 101, 152.
+    pub fn new(layers: usize) -> Result<Self> {
+        let (blocks, bottleneck) = match layers {
+            18 => ([2, 2, 2, 2], false),
+            34 => ([3, 4, 6, 3], false),
+            50 => ([3, 4, 6, 3], true),
+            101 => ([3, 4, 23, 3], true),
+            152 => ([3, 8, 36, 3], true),
+            _ => bail!("a ResNet has 18, 34, 50, 101 or 152 layers, not {layers}"),
+        };
+        Ok(Self { blocks, bottleneck })
+    }
+
+    /// Channels after each of the four stages.
+    pub fn channels(self) -> [usize; 4] {
+        let expansion = if self.bottleneck { 4 } else { 1 };
+        [64, 128, 256, 512].map(|c| c * expansion)
+    }
+}
+
+/// `conv1`, `bn1`, ReLU and max-pool: `[B, 3, H, W] -> [B, 64, H/4, W/4]`.
+pub struct Stem(Conv2d);
+
+impl Stem {
+    /// Reads `conv1` and `bn1` of `vb`.
+    pub fn load(eps: f64, vb: &VarBuilder) -> CandleResult<Self> {
+        let norm = FoldedNorm::load(64, eps, &vb.pp("bn1"))?;
+        let shape = ConvShape::same(3, 64, 7).strided(2);
+        Ok(Self(Conv2d::load(shape, false, Some(norm), Activation::Relu, &vb.pp("conv1"))?))
+    }
+
+    /// `[B, 3, H, W] -> [B, 64, H/4, W/4]`
+    pub fn forward(&self, image: &Tensor) -> CandleResult<Tensor> {
+        // After ReLU everything is at least 0, so padding with zeros is padding with minus infinity.
+        self.0.forward(image)?.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.max_pool2d_with_stride(3, 2)
+    }
+}
+
+/// A residual block: its convolutions in order, and the shortcut where the shape changes.
+struct Block {
+    convs: Vec<Conv2d>,
+    downsample: Option<Conv2d>,
+}
+
+impl Block {
+    fn load(
+        input: usize,
+        width: usize,
+        stride: usize,
+        bottleneck: bool,
+        eps: f64,
+        vb: &VarBuilder,
+    ) -> CandleResult<Self> {
+        let output = if bottleneck { width * 4 } else { width };
+        let shapes = if bottleneck {
+            vec![
+                ConvShape::same(input, width, 1),
+                ConvShape::same(width, width, 3).strided(stride),
+                ConvShape::same(width, output, 1),
+            ]
+        } else {
+            vec![ConvShape::same(input, width, 3).strided(stride), ConvShape::same(width, width, 3)]
+        };
+        let convs = shapes
+            .into_iter()
+            .enumerate()
+            .map(|(i, shape)| {
+                let norm = FoldedNorm::load(shape.output, eps, &vb.pp(format!("bn{}", i + 1)))?;
+                Conv2d::load(shape, false, Some(norm), Activation::Relu, &vb.pp(format!("conv{}", i + 1)))
+            })
+            .collect::<CandleResult<_>>()?;
+        let downsample = (stride != 1 || input != output)
+            .then(|| {
+                let norm = FoldedNorm::load(output, eps, &vb.pp("downsample.1"))?;
+                let shape = ConvShape::same(input, output, 1).strided(stride);
+                Conv2d::load(shape, false, Some(norm), Activation::None, &vb.pp("downsample.0"))
+            })
+            .transpose()?;
+        Ok(Self { convs, downsample })
+    }
+
+    fn forward(&self, x: &Tensor) -> CandleResult<Tensor> {
+        let shortcut = match &self.downsample {
+            Some(conv) => conv.forward(x)?,
+            None => x.clone(),
+        };
+        let (last, first) = self.convs.split_last().expect("a block has convolutions");
+        let mut y = x.clone();
+        for conv in first {
+            y = conv.forward(&y)?;
+        }
+        last.forward_add(&y, &shortcut)
+    }
+}
+
+/// The four residual stages, `layer1` to `layer4`.
+pub struct Stages(Vec<Vec<Block>>);
+
+impl Stages {
+    /// Reads `layer1` to `layer4` of `vb`.
+    pub fn load(depth: Depth, eps: f64, vb: &VarBuilder) -> CandleResult<Self> {
+        let mut input = 64;
+        let mut stages = Vec::with_capacity(4);
+        for (stage, &count) in depth.blocks.iter().enumerate() {
+            let vb = vb.pp(format!("layer{}", stage + 1));
+            let mut blocks = Vec::with_capacity(count);
+            for i in 0..count {
+                let stride = if stage > 0 && i == 0 { 2 } else { 1 };
+                let block = Block::load(input, 64 << stage, stride, depth.bottleneck, eps, &vb.pp(i))?;
+                input = depth.channels()[stage];
+                blocks.push(block);
+            }
+            stages.push(blocks);
+        }
+        Ok(Self(stages))
+    }
+
+    /// `[B, 64, H/4, W/4] -> [B, C, H/32, W/32]`
+    pub fn forward(&self, early: &Tensor) -> CandleResult<Tensor> {
+        Ok(self.forward_all(early)?.pop().expect("four stages"))
+    }
+
+    /// The outputs of all four stages, finest first.
+    pub fn forward_all(&self, early: &Tensor) -> CandleResult<Vec<Tensor>> {
+        let mut x = early.clone();
+        let mut outputs = Vec::with_capacity(4);
+        for blocks in &self.0 {
+            for block in blocks {
+                x = block.forward(&x)?;
+            }
+            outputs.push(x.clone());
+        }
+        Ok(outputs)
+    }
+}

@@ -1,0 +1,118 @@
+//! What the user has decided, validated once. Nothing later looks at raw arguments.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::result::{EstimatorKind, MeshSource};
+use crate::space::{Intrinsics, RectPx};
+
+/// Where people's boxes come from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum BoxSource {
+    /// The detector, with tracking between detections.
+    #[default]
+    Detector,
+    /// Boxes the user gave (tight, in frame pixels), the same for every frame.
+    User(Vec<RectPx>),
+    /// The whole frame is one box.
+    WholeFrame,
+}
+
+/// Where the camera's intrinsics come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum CameraSetting {
+    /// The papers' 1500 px camera with its principal point at the centre.
+    #[default]
+    Normalised,
+    /// Focal length in frame pixels.
+    FocalPx(f32),
+    /// Horizontal field of view, radians.
+    HorizontalFov(f32),
+    /// A calibration, made at a frame size; scaled to the frames that come.
+    Calibrated {
+        /// The calibrated camera.
+        intrinsics: Intrinsics,
+        /// Width and height that it belongs to.
+        size: [u32; 2],
+    },
+}
+
+impl CameraSetting {
+    /// The camera for frames of this size.
+    pub fn intrinsics(&self, width: u32, height: u32) -> Intrinsics {
+        match *self {
+            Self::Normalised => Intrinsics::normalised(width, height),
+            Self::FocalPx(focal) => Intrinsics::with_focal(focal, width, height),
+            Self::HorizontalFov(fov) => Intrinsics::with_horizontal_fov(fov, width, height),
+            Self::Calibrated { intrinsics: k, size: [w, h] } => {
+                let (sx, sy) = (width as f32 / w as f32, height as f32 / h as f32);
+                Intrinsics { fx: k.fx * sx, fy: k.fy * sy, cx: k.cx * sx, cy: k.cy * sy }
+            }
+        }
+    }
+}
+
+/// The device that the networks run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The best that this build has and this machine offers.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU (needs a build with `--features cuda`).
+    Cuda,
+    /// An Apple GPU (needs a build with `--features metal`).
+    Metal,
+}
+
+/// Where frames come from, as the user said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceSpec {
+    /// Webcam by index.
+    Webcam(u32),
+    /// A picture, a folder of pictures, or a video file; which of them is told by looking.
+    Path(PathBuf),
+}
+
+/// How frames become people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Folder of checkpoints and body models.
+    pub models: PathBuf,
+    /// Device of the networks.
+    pub backend: Backend,
+    /// Which network turns a crop into a body.
+    pub estimator: EstimatorKind,
+    /// Which mesh is shown and written.
+    pub mesh_source: MeshSource,
+    /// Where boxes come from.
+    pub boxes: BoxSource,
+    /// The detector runs on every n-th frame, at least 1; between, boxes follow the people.
+    pub detect_every: u32,
+    /// Boxes below this score are not shown.
+    pub score_threshold: f32,
+    /// At most this many people, best score first.
+    pub max_people: usize,
+    /// The camera.
+    pub camera: CameraSetting,
+}
+
+impl Settings {
+    /// The defaults, with this models folder.
+    pub fn with_models(models: PathBuf) -> Self {
+        Self {
+            models,
+            backend: Backend::Auto,
+            estimator: EstimatorKind::Body,
+            mesh_source: MeshSource::Lixel,
+            boxes: BoxSource::Detector,
+            detect_every: 4,
+            score_threshold: 0.5,
+            max_people: 10,
+            camera: CameraSetting::Normalised,
+        }
+    }
+}
