@@ -17,4 +17,8 @@ pub mod crop;
 pub mod detect;
 pub mod nets;
 pub mod pipeline;
+pub mod render;
 pub mod result;
+
+pub mod app;
+pub mod ui;
