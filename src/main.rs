@@ -1,2 +1,26 @@
-//! The program.
-fn main() {}
+//! Parse, run, print the error chain. Knows no stage.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lixelscope::cli::{self, Cli, CommandArgs};
+use lixelscope::{app, bench, convert, doctor, headless};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("lixelscope=info,warn")).init();
+    let done = match &cli.command {
+        None => app::run(&cli.window),
+        Some(CommandArgs::Run(args)) => headless::run(args),
+        Some(CommandArgs::Bench(args)) => bench::run(args),
+        Some(CommandArgs::Doctor(args)) => doctor::run(args),
+        Some(CommandArgs::Convert(args)) => convert::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lixelscope: {error:#}");
+            ExitCode::from(cli::exit_code(&error))
+        }
+    }
+}
