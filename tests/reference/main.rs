@@ -12,6 +12,10 @@
 mod support;
 
 mod compare;
+mod geometry;
+mod i2l;
+mod measures;
+mod patches;
 
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +30,16 @@ use compare::Report;
 type Run = fn(&Path) -> Result<Report>;
 
 /// A kind of case is told by how its file's name starts.
-const KINDS: &[(&str, Run)] = &[];
+const KINDS: &[(&str, Run)] = &[
+    ("i2l_body", i2l::body),
+    ("i2l_hand", i2l::hand),
+    ("rootnet", patches::rootnet),
+    ("posenet3d", patches::posenet3d),
+    ("preprocess", geometry::preprocess),
+    ("restore", geometry::restore),
+    ("metrics", measures::metrics),
+    ("losses", measures::losses),
+];
 
 /// File endings that a case can have; everything else beside the cases (bodies, manifests) is their input.
 const CASE_ENDINGS: [&str; 1] = ["safetensors"];
