@@ -27,7 +27,16 @@ const CONTEXT: f64 = 1.25;
 
 /// The release's `process_bbox`: clips a tight box to the frame, extends it to a square around its centre and
 /// enlarges it by a quarter. `None` for a box that is empty, inverted, not finite, or outside the frame.
+///
+/// A box of whole pixels (COCO's and a drawn one are) becomes one of whole pixels, fractions cut off, because the
+/// release computes those in integers; other boxes keep their fractions.
 pub fn process_bbox(tight: RectPx, frame_width: u32, frame_height: u32) -> Option<RectPx> {
+    let numbers = <[f32; 4]>::from(tight);
+    if !numbers.iter().all(|v| v.is_finite()) {
+        return None;
+    }
+    let whole = numbers.iter().all(|v| v.fract() == 0.0);
+    let store = |v: f64| if whole { v.trunc() } else { v };
     // Along one axis: start and length after clipping to the last pixel's centre.
     let clip = |start: f32, length: f32, pixels: u32| {
         let (start, length) = (f64::from(start), f64::from(length));
@@ -35,15 +44,11 @@ pub fn process_bbox(tight: RectPx, frame_width: u32, frame_height: u32) -> Optio
         let last = (f64::from(pixels) - 1.0).min(first + (length - 1.0).max(0.0));
         (length > 0.0 && last > first).then_some((first, last - first))
     };
-    if !<[f32; 4]>::from(tight).iter().all(|v| v.is_finite()) {
-        return None;
-    }
     let (x, w) = clip(tight.x, tight.w, frame_width)?;
     let (y, h) = clip(tight.y, tight.h, frame_height)?;
-    let (centre_x, centre_y) = (x + w / 2.0, y + h / 2.0);
-    let side = w.max(h) * CONTEXT;
-    let rect = [centre_x - side / 2.0, centre_y - side / 2.0, side, side];
-    Some(RectPx::from(rect.map(|v| v as f32)))
+    let side = store(w.max(h) * CONTEXT);
+    let corner = |start: f64, length: f64| store(start + length / 2.0 - side / 2.0);
+    Some(RectPx::from([corner(x, w), corner(y, h), side, side].map(|v| v as f32)))
 }
 
 /// What training does to a crop.
@@ -93,7 +98,12 @@ impl Crop {
         let source_from_crop = DAffine2::from_mat2_translation(turned, centre - turned * DVec2::splat(side / 2.0));
         let frame_from_crop = mirror * source_from_crop; // a mirror undoes itself
         let crop_from_frame = frame_from_crop.inverse();
-        Self { rect, size, crop_from_frame: crop_from_frame.as_affine2(), frame_from_crop: frame_from_crop.as_affine2() }
+        Self {
+            rect,
+            size,
+            crop_from_frame: crop_from_frame.as_affine2(),
+            frame_from_crop: frame_from_crop.as_affine2(),
+        }
     }
 
     /// Cuts the patch out of its frame: bilinear, black where the frame ends.

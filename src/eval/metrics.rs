@@ -57,12 +57,12 @@ pub fn distances(predicted: &[DVec3], truth: &[DVec3], alignment: Alignment) -> 
     Ok(predicted.iter().zip(truth).map(|(p, t)| (*p + shift).distance(*t)).collect())
 }
 
-/// Part of the distances below a threshold, percent (3DPCK).
+/// Part of the distances up to and including a threshold, percent (3DPCK).
 pub fn pck_percent(distances: &[f64], threshold: f64) -> f64 {
     if distances.is_empty() {
         return 0.0;
     }
-    let correct = distances.iter().filter(|&&d| d < threshold).count();
+    let correct = distances.iter().filter(|&&d| d <= threshold).count();
     100.0 * correct as f64 / distances.len() as f64
 }
 
@@ -71,7 +71,7 @@ pub fn auc_percent(distances: &[f64], thresholds: &[f64]) -> f64 {
     mean(&thresholds.iter().map(|&t| pck_percent(distances, t)).collect::<Vec<_>>())
 }
 
-/// Harmonic mean of the part of the predicted points that have a true point within `threshold`, and of the part of
+/// Harmonic mean of the part of the predicted points that have a true point nearer than `threshold`, and of the part of
 /// the true points that have a predicted one (F-score of two meshes' vertices), in `[0, 1]`, for each threshold.
 pub fn f_scores(predicted: &[DVec3], truth: &[DVec3], thresholds: &[f64]) -> Result<Vec<f64>> {
     if predicted.is_empty() || truth.is_empty() {
@@ -79,8 +79,8 @@ pub fn f_scores(predicted: &[DVec3], truth: &[DVec3], thresholds: &[f64]) -> Res
     }
     let (precision_distances, recall_distances) = (nearest(predicted, truth), nearest(truth, predicted));
     let score = |&threshold: &f64| {
-        let precision = pck_percent(&precision_distances, threshold) / 100.0;
-        let recall = pck_percent(&recall_distances, threshold) / 100.0;
+        let within = |d: &[f64]| d.iter().filter(|&&d| d < threshold).count() as f64 / d.len() as f64;
+        let (precision, recall) = (within(&precision_distances), within(&recall_distances));
         if precision + recall > 0.0 { 2.0 * precision * recall / (precision + recall) } else { 0.0 }
     };
     Ok(thresholds.iter().map(score).collect())
@@ -88,9 +88,7 @@ pub fn f_scores(predicted: &[DVec3], truth: &[DVec3], thresholds: &[f64]) -> Res
 
 /// For each point of `from` the distance to the nearest of `to`.
 fn nearest(from: &[DVec3], to: &[DVec3]) -> Vec<f64> {
-    from.par_iter()
-        .map(|p| to.iter().map(|q| p.distance_squared(*q)).fold(f64::INFINITY, f64::min).sqrt())
-        .collect()
+    from.par_iter().map(|p| to.iter().map(|q| p.distance_squared(*q)).fold(f64::INFINITY, f64::min).sqrt()).collect()
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -114,7 +112,7 @@ mod tests {
         assert_eq!(mpjpe(&predicted, &truth, 0).unwrap(), 0.0);
         assert_eq!(root_error(&predicted, &truth, 0).unwrap(), 5.0);
         let absolute = distances(&predicted, &truth, Alignment::Absolute).unwrap();
-        assert_eq!((pck_percent(&absolute, 5.0), pck_percent(&absolute, 5.1)), (0.0, 100.0));
+        assert_eq!((pck_percent(&absolute, 4.9), pck_percent(&absolute, 5.0)), (0.0, 100.0));
         assert!(mpjpe(&predicted[..2], &truth, 0).is_err());
         assert!(mpjpe(&predicted, &truth, 3).is_err());
         assert!(pa_mpjpe(&[], &[]).is_err());

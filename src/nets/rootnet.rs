@@ -56,8 +56,9 @@ impl RootNet {
     /// Reads a checkpoint's `network`, without the `module.` before its names.
     pub fn load(config: NetConfig, vb: &VarBuilder) -> CandleResult<Self> {
         let (backbone, root) = (vb.pp("backbone"), vb.pp("root"));
-        let one =
-            |input, name: &str| Conv2d::load(ConvShape::same(input, 1, 1), true, None, Activation::None, &root.pp(name));
+        let one = |input, name: &str| {
+            Conv2d::load(ConvShape::same(input, 1, 1), true, None, Activation::None, &root.pp(name))
+        };
         Ok(Self {
             config,
             stem: Stem::load(BN_EPS, &backbone)?,

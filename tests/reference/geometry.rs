@@ -64,7 +64,10 @@ pub fn preprocess(case: &Path) -> Result<Report> {
         let crop = Crop::augmented(rect, size as u32, augmentation, width as u32);
         // The reference's affines belong to the mirrored image, ours to the frame.
         let mirror = if augmentation.flip {
-            Affine2::from_mat2_translation(Mat2::from_diagonal(Vec2::new(-1.0, 1.0)), Vec2::new(width as f32 - 1.0, 0.0))
+            Affine2::from_mat2_translation(
+                Mat2::from_diagonal(Vec2::new(-1.0, 1.0)),
+                Vec2::new(width as f32 - 1.0, 0.0),
+            )
         } else {
             Affine2::IDENTITY
         };
@@ -103,15 +106,10 @@ pub fn restore(case: &Path) -> Result<Report> {
     let lixels = points(&expected.numbers("mesh_lixel")?);
     let root_depth_m = expected.number("root_depth_m")? as f32;
     let (focal, principal) = (expected.numbers("focal")?, expected.numbers("principal")?);
-    let camera = Intrinsics {
-        fx: focal[0] as f32,
-        fy: focal[1] as f32,
-        cx: principal[0] as f32,
-        cy: principal[1] as f32,
-    };
+    let camera =
+        Intrinsics { fx: focal[0] as f32, fy: focal[1] as f32, cx: principal[0] as f32, cy: principal[1] as f32 };
     let frame_from_crop = affine(&expected.numbers("crop_to_image")?);
-    let crop =
-        Crop { rect: RectPx::default(), size: 256, crop_from_frame: frame_from_crop.inverse(), frame_from_crop };
+    let crop = Crop { rect: RectPx::default(), size: 256, crop_from_frame: frame_from_crop.inverse(), frame_from_crop };
     let body = LixelVolume { crop: &crop, bins: 64, box_m: BODY_BOX_M };
     let hand = LixelVolume { box_m: HAND_BOX_M, ..body };
 
@@ -120,8 +118,7 @@ pub fn restore(case: &Path) -> Result<Report> {
     let z = |numbers: &[f64]| -> Vec<f64> { numbers.chunks_exact(3).map(|p| p[2]).collect() };
 
     let wanted = expected.numbers("mesh_image")?;
-    let image: Vec<f64> =
-        lixels.iter().flat_map(|&l| body.frame_from_lixel(l).to_array().map(f64::from)).collect();
+    let image: Vec<f64> = lixels.iter().flat_map(|&l| body.frame_from_lixel(l).to_array().map(f64::from)).collect();
     report.compare("mesh_image", &image, &xy(&wanted), Tolerance::BOX_PX)?;
     let depths: Vec<f64> = lixels.iter().map(|&l| f64::from(body.depth_from_root_m(l))).collect();
     report.compare("mesh_image_depth", &depths, &z(&wanted), METRES)?;

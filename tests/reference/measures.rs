@@ -28,7 +28,7 @@ pub fn metrics(case: &Path) -> Result<Report> {
     const MM: Tolerance = Tolerance::new(1e-6, "mm");
     const PERCENT: Tolerance = Tolerance::new(1e-9, "%");
     /// The joint that the cases' poses hang on.
-    const ROOT: usize = 14;
+    const ROOT: usize = 0;
 
     let mut expected = Expected::read(case)?;
     let mut report = Report::default();
