@@ -2,4 +2,5 @@
 //! the convolutions when the weights are loaded; every network takes any batch size.
 
 pub mod layers;
+pub mod maskrcnn;
 pub mod resnet;
