@@ -10,13 +10,12 @@ use crate::nets::maskrcnn::{MaskRcnn, Query};
 pub struct MaskRcnnDetector {
     net: MaskRcnn,
     label: u32,
-    score_threshold: f32,
 }
 
 impl MaskRcnnDetector {
-    /// Finds people with any score that the network's own threshold lets through.
+    /// Finds people.
     pub fn new(net: MaskRcnn) -> Self {
-        Self { net, label: coco::PERSON, score_threshold: 0.0 }
+        Self { net, label: coco::PERSON }
     }
 
     /// Finds another class, by its label in [`coco::NAMES`] (see [`coco::label`]).
@@ -25,22 +24,18 @@ impl MaskRcnnDetector {
         Self { label, ..self }
     }
 
-    /// Drops boxes with a lower score. A tracker does better with weak boxes than without, so leave it below the
+    /// Drops boxes up to this score; the network's own threshold otherwise. A tracker does better with weak boxes than without, so leave it below the
     /// score from which people are shown.
     #[must_use]
-    pub fn with_score_threshold(self, score_threshold: f32) -> Self {
-        Self { score_threshold, ..self }
+    pub fn with_score_threshold(mut self, score_threshold: f32) -> Self {
+        self.net.config.score_threshold = score_threshold;
+        self
     }
 
     /// The objects with their labels, best first, and with their masks where asked for.
     pub fn detections(&self, frame: &Frame, masks: bool) -> Result<Vec<Detection>> {
         let query = Query { labels: Some(&[self.label]), masks };
-        let mut found = self
-            .net
-            .detect(&frame.rgb, query)
-            .with_context(|| format!("Mask R-CNN failed on frame {}", frame.index))?;
-        found.retain(|d| d.score >= self.score_threshold);
-        Ok(found)
+        self.net.detect(&frame.rgb, query).with_context(|| format!("Mask R-CNN failed on frame {}", frame.index))
     }
 }
 

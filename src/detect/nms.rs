@@ -65,7 +65,7 @@ mod tests {
 
     /// Numbers in `[0, 1)` from a fixed seed (xorshift).
     fn numbers(seed: u64) -> impl FnMut() -> f32 {
-        let mut state = seed;
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         move || {
             state ^= state << 13;
             state ^= state >> 7;
@@ -112,7 +112,7 @@ mod tests {
             let (boxes, scores, groups) = random_boxes(120, seed);
             for threshold in [0.0, 0.3, 0.5, 0.7] {
                 let expected = naive(&boxes, &scores, &groups, threshold);
-                assert!(expected.len() < 120, "something is suppressed");
+                assert!(expected.len() < 120 || threshold > 0.6, "something is suppressed");
                 assert_eq!(grouped_nms(&boxes, &scores, &groups, threshold), expected);
                 assert_eq!(nms(&boxes, &scores, threshold), naive(&boxes, &scores, &[0; 120], threshold));
             }

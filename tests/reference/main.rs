@@ -12,6 +12,7 @@
 mod support;
 
 mod compare;
+mod maskrcnn;
 
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +27,7 @@ use compare::Report;
 type Run = fn(&Path) -> Result<Report>;
 
 /// A kind of case is told by how its file's name starts.
-const KINDS: &[(&str, Run)] = &[];
+const KINDS: &[(&str, Run)] = &[("maskrcnn", maskrcnn::run)];
 
 /// File endings that a case can have; everything else beside the cases (bodies, manifests) is their input.
 const CASE_ENDINGS: [&str; 1] = ["safetensors"];
@@ -45,9 +46,9 @@ fn find_cases(folder: &Path, kinds: &[(&'static str, Run)]) -> Result<Vec<(PathB
         let path = entry?.path();
         let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
         let ending = path.extension().and_then(|s| s.to_str()).unwrap_or_default();
-        let kind = kinds.iter().find(|(prefix, _)| {
-            stem.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
-        });
+        let kind = kinds
+            .iter()
+            .find(|(prefix, _)| stem.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('_')));
         if let (Some(&(_, run)), true) = (kind, CASE_ENDINGS.contains(&ending)) {
             cases.push((path, run));
         }

@@ -26,8 +26,8 @@ const MIN_WEAK_IOU: f32 = 0.3;
 const MIN_POSE_IOU: f32 = 0.2;
 /// A track without a detection stands behind another one that has one, where they overlap by this.
 const OCCLUDED_IOU: f32 = 0.4;
-/// Detector rounds after which a track that hides behind another one is taken for a copy of it.
-const DUPLICATE_ROUNDS: u32 = 2;
+/// Detector rounds after which a track that stays behind another one is taken for a copy of it.
+const MAX_HIDDEN_ROUNDS: u32 = 30;
 
 /// When tracks begin and end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +39,7 @@ pub struct TrackerConfig {
     /// Detector rounds without a detection during which a person is still shown.
     pub shown_rounds: u32,
     /// Detector rounds without a detection after which a person is forgotten; until then the id comes back with the
-    /// person.
+    /// person. Rounds in which somebody else stands in front do not count.
     pub forget_rounds: u32,
     /// Two tracks that overlap more than this are one person.
     pub duplicate_iou: f32,
@@ -66,8 +66,16 @@ struct Track {
     id: u32,
     motion: Motion,
     score: f32,
-    /// Detector rounds since the last detection.
+    /// Detector rounds since the last detection; 0 for a person who is seen.
+    unseen: u32,
+    /// Those of them in which nobody else stood in front.
     missed: u32,
+}
+
+impl Track {
+    fn is_seen(&self) -> bool {
+        self.unseen == 0
+    }
 }
 
 /// Gives people ids and follows them.
@@ -117,15 +125,18 @@ impl Tracker {
             .copied()
             .filter(|d| is_usable(&d.rect) && d.score >= self.config.keep_score.min(self.config.birth_score))
             .collect();
-        let (strong, weak): (Vec<PersonBox>, Vec<PersonBox>) =
+        let (strong, mut weak): (Vec<PersonBox>, Vec<PersonBox>) =
             usable.into_iter().partition(|d| d.score >= self.config.birth_score);
 
         for track in &mut self.tracks {
-            track.missed += 1;
+            track.unseen += 1;
         }
-        // Strong detections choose first; a weak one only confirms somebody who is left.
+        // Strong detections choose first; a weak one only confirms somebody who is left, and not where it may be a
+        // part of somebody who is seen.
         let mut free: Vec<usize> = (0..self.tracks.len()).collect();
         let strangers = self.associate(&strong, &mut free, affinity);
+        let seen = self.seen_rects();
+        weak.retain(|d| seen.iter().all(|s| s.iou(&d.rect) <= OCCLUDED_IOU));
         self.associate(&weak, &mut free, |seen, tracked| {
             let iou = seen.iou(tracked);
             if iou >= MIN_WEAK_IOU { iou } else { 0.0 }
@@ -136,12 +147,13 @@ impl Tracker {
             if !self
                 .tracks
                 .iter()
-                .any(|t| t.missed == 0 && t.motion.rect().iou(&stranger.rect) > self.config.duplicate_iou)
+                .any(|t| t.is_seen() && t.motion.rect().iou(&stranger.rect) > self.config.duplicate_iou)
             {
                 self.tracks.push(Track {
                     id: self.next_id,
                     motion: Motion::new(&stranger.rect),
                     score: stranger.score.min(1.0),
+                    unseen: 0,
                     missed: 0,
                 });
                 self.next_id += 1;
@@ -149,11 +161,15 @@ impl Tracker {
         }
 
         let seen = self.seen_rects();
-        let TrackerConfig { forget_rounds, duplicate_iou, .. } = self.config;
-        self.tracks.retain(|track| {
+        let forget_rounds = self.config.forget_rounds;
+        self.tracks.retain_mut(|track| {
             let rect = track.motion.rect();
-            let copy = track.missed >= DUPLICATE_ROUNDS && seen.iter().any(|s| s.iou(&rect) > duplicate_iou);
-            track.missed <= forget_rounds && !copy && is_usable(&rect)
+            if track.is_seen() {
+                track.missed = 0;
+            } else if seen.iter().all(|s| s.iou(&rect) <= OCCLUDED_IOU) {
+                track.missed += 1;
+            }
+            track.missed <= forget_rounds && track.unseen <= forget_rounds.max(MAX_HIDDEN_ROUNDS) && is_usable(&rect)
         });
     }
 
@@ -172,7 +188,7 @@ impl Tracker {
                     .map(|&i| {
                         let track = &self.tracks[i];
                         // Of two, the one who was seen more recently.
-                        affinity(&d.rect, &track.motion.rect()) / (1.0 + 0.1 * (track.missed - 1) as f32)
+                        affinity(&d.rect, &track.motion.rect()) / (1.0 + 0.1 * track.missed as f32)
                     })
                     .collect()
             })
@@ -185,12 +201,12 @@ impl Tracker {
                     let track = &mut self.tracks[free[*column]];
                     track.motion.correct(&detection.rect, motion::DETECTION);
                     track.score = detection.score.min(1.0);
-                    track.missed = 0;
+                    track.unseen = 0;
                 }
                 None => strangers.push(*detection),
             }
         }
-        free.retain(|&i| self.tracks[i].missed > 0);
+        free.retain(|&i| !self.tracks[i].is_seen());
         strangers
     }
 
@@ -200,7 +216,7 @@ impl Tracker {
         let seen = self.seen_rects();
         let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else { return };
         let rect = track.motion.rect();
-        let hidden = track.missed > 0 && seen.iter().any(|s| s.iou(&rect) > OCCLUDED_IOU);
+        let hidden = !track.is_seen() && seen.iter().any(|s| s.iou(&rect) > OCCLUDED_IOU);
         if is_usable(&tight) && tight.iou(&rect) >= MIN_POSE_IOU && !hidden {
             track.motion.correct(&tight, motion::POSE);
         }
@@ -209,12 +225,12 @@ impl Tracker {
     /// The people to show: those seen in the last detector round first, then by score. Nobody twice: of tracks that
     /// overlap too much only the first is listed.
     pub fn people(&self) -> Vec<TrackedPerson> {
-        let mut shown: Vec<&Track> = self.tracks.iter().filter(|t| t.missed <= self.config.shown_rounds).collect();
-        shown.sort_by(|a, b| a.missed.cmp(&b.missed).then(b.score.total_cmp(&a.score)).then(a.id.cmp(&b.id)));
+        let mut shown: Vec<&Track> = self.tracks.iter().filter(|t| t.unseen <= self.config.shown_rounds).collect();
+        shown.sort_by(|a, b| a.unseen.cmp(&b.unseen).then(b.score.total_cmp(&a.score)).then(a.id.cmp(&b.id)));
         let mut people: Vec<TrackedPerson> = Vec::with_capacity(shown.len());
         for track in shown {
             let rect = track.motion.rect();
-            let limit = if track.missed > 0 { OCCLUDED_IOU } else { self.config.duplicate_iou };
+            let limit = if track.is_seen() { self.config.duplicate_iou } else { OCCLUDED_IOU };
             if people.iter().all(|p| p.rect.iou(&rect) <= limit) {
                 people.push(TrackedPerson { id: track.id, rect, score: track.score });
             }
@@ -224,7 +240,7 @@ impl Tracker {
 
     /// Boxes of those who were seen in the last detector round.
     fn seen_rects(&self) -> Vec<RectPx> {
-        self.tracks.iter().filter(|t| t.missed == 0).map(|t| t.motion.rect()).collect()
+        self.tracks.iter().filter(|t| t.is_seen()).map(|t| t.motion.rect()).collect()
     }
 }
 

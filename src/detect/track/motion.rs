@@ -7,7 +7,7 @@ use crate::space::RectPx;
 
 /// Frames after which the velocity of a box that nobody sees has faded to 1/e, so that it slows down rather than
 /// leave the picture.
-const FADE_FRAMES: f32 = 20.0;
+const FADE_FRAMES: f32 = 40.0;
 /// Uncertainty does not grow further than over so many frames at once.
 const MAX_GROWTH_FRAMES: f32 = 30.0;
 

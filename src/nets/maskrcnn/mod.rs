@@ -23,7 +23,7 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use candle_nn::VarBuilder;
 use image::RgbImage;
 
-use crate::detect::Detection;
+use crate::detect::{Detection, Mask};
 use crate::nets::resnet::Depth;
 use crate::space::RectPx;
 use box_head::{BoxHead, ScoredBox};
@@ -134,7 +134,8 @@ impl MaskRcnn {
         for (index, (size, proposals)) in batch.sizes.iter().zip(&proposals).enumerate() {
             let maps = self.roi_maps(&pyramid, index, size)?;
             let found = self.boxes(&maps, proposals, size, query.labels)?;
-            results.push(self.finish(&maps, &found, size, query.masks)?);
+            let mut masks = if query.masks { self.masks(&maps, &found, size)? } else { Vec::new() }.into_iter();
+            results.push(found.iter().map(|f| detection(f, size, masks.next())).collect());
         }
         Ok(results)
     }
@@ -157,7 +158,8 @@ impl MaskRcnn {
         Ok(Tensor::from_vec(maps.align(regions, side), shape, &self.device)?)
     }
 
-    fn boxes(
+    /// The objects among the proposals of one picture, best first.
+    pub fn boxes(
         &self,
         maps: &RoiMaps,
         proposals: &[Corners],
@@ -171,27 +173,25 @@ impl MaskRcnn {
         box_head::select(&output, proposals, size.resized, labels, &self.config)
     }
 
-    /// Boxes in the picture's own pixels, with their masks where asked for.
-    fn finish(&self, maps: &RoiMaps, found: &[ScoredBox], size: &ImageSize, masks: bool) -> Result<Vec<Detection>> {
-        let probabilities = if masks && !found.is_empty() {
-            let regions: Vec<Corners> = found.iter().map(|f| f.corners).collect();
-            let labels: Vec<u32> = found.iter().map(|f| f.label).collect();
-            self.mask_head.forward(&self.regions(maps, &regions, mask_head::ROI_SIDE)?, &labels)?
-        } else {
-            Vec::new()
+    /// The pixels of objects that were found in one picture.
+    pub fn masks(&self, maps: &RoiMaps, found: &[ScoredBox], size: &ImageSize) -> Result<Vec<Mask>> {
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let regions: Vec<Corners> = found.iter().map(|f| f.corners).collect();
+        let labels: Vec<u32> = found.iter().map(|f| f.label).collect();
+        let masks = self.mask_head.forward(&self.regions(maps, &regions, mask_head::ROI_SIDE)?, &labels)?;
+        let paste = |(mask, &region): (Vec<f32>, &Corners)| {
+            mask_head::paste(&mask, size.original_from_resized(region), size.original)
         };
-        let detection = |(i, found): (usize, &ScoredBox)| {
-            let corners = size.original_from_resized(found.corners);
-            let [x0, y0, x1, y1] = corners;
-            Detection {
-                rect: RectPx { x: x0, y: y0, w: x1 - x0, h: y1 - y0 },
-                score: found.score,
-                label: found.label,
-                mask: probabilities.get(i).map(|mask| mask_head::paste(mask, corners, size.original)),
-            }
-        };
-        Ok(found.iter().enumerate().map(detection).collect())
+        Ok(masks.into_iter().zip(&regions).map(paste).collect())
     }
+}
+
+/// A box in resized pixels as an object in the picture's own.
+fn detection(found: &ScoredBox, size: &ImageSize, mask: Option<Mask>) -> Detection {
+    let [x0, y0, x1, y1] = size.original_from_resized(found.corners);
+    Detection { rect: RectPx { x: x0, y: y0, w: x1 - x0, h: y1 - y0 }, score: found.score, label: found.label, mask }
 }
 
 /// The values of a tensor on the processor, row by row.
