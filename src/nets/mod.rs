@@ -9,6 +9,7 @@ pub mod layers;
 pub mod param;
 pub mod pose2feat;
 pub mod posenet3d;
+pub mod maskrcnn;
 pub mod resnet;
 pub mod rootnet;
 

@@ -14,6 +14,7 @@ mod support;
 mod compare;
 mod geometry;
 mod i2l;
+mod maskrcnn;
 mod measures;
 mod patches;
 
@@ -39,6 +40,7 @@ const KINDS: &[(&str, Run)] = &[
     ("restore", geometry::restore),
     ("metrics", measures::metrics),
     ("losses", measures::losses),
+    ("maskrcnn", maskrcnn::run),
 ];
 
 /// File endings that a case can have; everything else beside the cases (bodies, manifests) is their input.
