@@ -16,5 +16,6 @@ pub mod capture;
 pub mod crop;
 pub mod detect;
 pub mod nets;
+pub mod pickle;
 pub mod pipeline;
 pub mod result;
