@@ -19,6 +19,7 @@ pub mod detect;
 pub mod eval;
 pub mod lixel;
 pub mod nets;
+pub mod pickle;
 pub mod pipeline;
 pub mod result;
 pub mod root_depth;

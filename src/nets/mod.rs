@@ -5,6 +5,7 @@
 
 pub mod i2l;
 pub mod input;
+pub mod convert;
 pub mod layers;
 pub mod param;
 pub mod pose2feat;
@@ -94,3 +95,5 @@ mod tests {
         }
     }
 }
+mod torch_file;
+pub mod weights;
