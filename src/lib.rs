@@ -18,3 +18,5 @@ pub mod detect;
 pub mod nets;
 pub mod pipeline;
 pub mod result;
+
+pub mod render;
