@@ -24,3 +24,5 @@ pub mod pipeline;
 pub mod result;
 pub mod root_depth;
 pub mod train;
+
+pub mod render;
