@@ -8,10 +8,10 @@ use glam::{Vec2, Vec3};
 use image::RgbImage;
 
 use crate::body::{BodyModel, Topology};
-use crate::camera_mesh::{BOX_DEPTH_BODY_M, BOX_DEPTH_HAND_M, camera_from_lixel};
+use crate::camera_mesh::{BODY_BOX_M, HAND_BOX_M, LixelVolume};
 use crate::capture::Frame;
-use crate::crop::{Crop, crop_patch};
-use crate::detect::track::Tracker;
+use crate::crop::Crop;
+use crate::detect::track::{TrackedPerson, Tracker, TrackerConfig};
 use crate::detect::{Detector, PersonBox};
 use crate::result::{
     BodyParams, EstimatorKind, FrameResult, Heatmaps, Landmark, MeshSource, Person, PersonMesh, RootSource, Skeleton,
@@ -118,8 +118,8 @@ impl Stages {
             estimator: None,
             body: None,
             landmarks: Vec::new(),
+            tracker: Tracker::new(tracker_config(&settings)),
             settings,
-            tracker: Tracker::default(),
             frames_until_detection: 0,
             boxes: Vec::new(),
         }
@@ -135,6 +135,7 @@ impl Stages {
         if settings.boxes != self.settings.boxes {
             self.forget_people();
         }
+        self.tracker.set_config(tracker_config(&settings));
         self.settings = settings;
     }
 
@@ -200,14 +201,9 @@ impl Stages {
                 if pass == Pass::Again && !first {
                     return Ok(false);
                 }
-                if pass == Pass::Next {
-                    self.tracker.predict();
-                }
+                self.tracker.predict(frame.index);
                 if first {
-                    let mut found = detector.detect(frame)?;
-                    found.retain(|person| person.score >= self.settings.score_threshold);
-                    found.truncate(self.settings.max_people);
-                    self.tracker.update_from_detections(&found);
+                    self.tracker.update_from_detections(&detector.detect(frame)?);
                     self.frames_until_detection = self.settings.detect_every.max(1);
                 }
                 if pass == Pass::Next {
@@ -217,7 +213,7 @@ impl Stages {
                     .tracker
                     .people()
                     .into_iter()
-                    .map(|track| TrackedBox { id: track.id, person: track.person })
+                    .map(|TrackedPerson { id, rect, score }| TrackedBox { id, person: PersonBox { rect, score } })
                     .take(self.settings.max_people)
                     .collect();
                 Ok(first)
@@ -239,12 +235,12 @@ impl Stages {
         let (boxes, crops): (Vec<_>, Vec<_>) = self
             .boxes
             .iter()
-            .filter_map(|tracked| Some((*tracked, Crop::around(&tracked.person.rect, width, height, size)?)))
+            .filter_map(|tracked| Some((*tracked, Crop::of_tight_box(tracked.person.rect, width, height, size)?)))
             .unzip();
         if boxes.is_empty() {
             return Ok(());
         }
-        let patches: Vec<_> = crops.iter().map(|crop| crop_patch(&result.frame.rgb, crop)).collect();
+        let patches: Vec<_> = crops.iter().map(|crop| crop.patch(&result.frame.rgb)).collect();
         result.timing.add(Stage::Crop, started.elapsed());
 
         // root depth
@@ -254,8 +250,8 @@ impl Stages {
                 let answers = if root.input_size() == size {
                     root.estimate(&patches, &crops, &result.intrinsics)
                 } else {
-                    let crops: Vec<_> = crops.iter().map(|crop| crop.resized(root.input_size())).collect();
-                    let patches: Vec<_> = crops.iter().map(|crop| crop_patch(&result.frame.rgb, crop)).collect();
+                    let crops: Vec<_> = crops.iter().map(|crop| Crop::new(crop.rect, root.input_size())).collect();
+                    let patches: Vec<_> = crops.iter().map(|crop| crop.patch(&result.frame.rgb)).collect();
                     let scale = size as f32 / root.input_size() as f32;
                     root.estimate(&patches, &crops, &result.intrinsics).map(|mut answers| {
                         answers.iter_mut().for_each(|a| a.crop_px *= scale);
@@ -265,11 +261,11 @@ impl Stages {
                 (answers.context("RootNet failed")?, RootSource::RootNet)
             }
             None => {
-                let side_m = box_depth_m(self.settings.estimator);
+                let side_m = box_m(self.settings.estimator);
                 let centre = Vec2::splat(size as f32 * 0.5);
                 let from_size = |crop: &Crop| RootInCrop {
                     crop_px: centre,
-                    depth_m: root_depth::k_value([side_m; 2], &result.intrinsics, &crop.rect),
+                    depth_m: root_depth::k_m([side_m; 2], &result.intrinsics, &crop.rect),
                 };
                 (crops.iter().map(from_size).collect(), RootSource::BoxSize)
             }
@@ -309,10 +305,8 @@ impl Stages {
         estimate: LixelEstimate,
         result: &FrameResult,
     ) -> Result<Person> {
-        let box_m = box_depth_m(self.settings.estimator);
-        let to_camera = |lixels: &[Vec3]| {
-            camera_from_lixel(lixels, result.bins, crop, box_m, root.depth_m, &result.intrinsics)
-        };
+        let volume = LixelVolume { crop, bins: result.bins, box_m: box_m(self.settings.estimator) };
+        let to_camera = |lixels: &[Vec3]| volume.camera_from_lixels(lixels, root.depth_m, &result.intrinsics);
         let root_camera_m =
             result.intrinsics.camera_from_frame(crop.frame_from_crop.transform_point2(root.crop_px), root.depth_m);
         let mut joints_camera_m = to_camera(&estimate.joints_lixel);
@@ -355,10 +349,16 @@ impl Stages {
     }
 }
 
-/// Depth range of the z heatmap, in metres: 2 for bodies and skeletons, 0.3 for hands.
-pub fn box_depth_m(kind: EstimatorKind) -> f32 {
+/// A person appears at the score that the user set, and stays down to a weaker one.
+fn tracker_config(settings: &Settings) -> TrackerConfig {
+    let birth_score = settings.score_threshold;
+    TrackerConfig { birth_score, keep_score: birth_score * 0.6, ..TrackerConfig::default() }
+}
+
+/// Side of the box around the root that the lixels cover, metres.
+fn box_m(kind: EstimatorKind) -> f32 {
     match kind {
-        EstimatorKind::Body | EstimatorKind::Skeleton => BOX_DEPTH_BODY_M,
-        EstimatorKind::Hand => BOX_DEPTH_HAND_M,
+        EstimatorKind::Body | EstimatorKind::Skeleton => BODY_BOX_M,
+        EstimatorKind::Hand => HAND_BOX_M,
     }
 }

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use lixelscope::nets::NetConfig;
 use lixelscope::nets::posenet3d::{JointSet, PoseNet3d, joint_count};
 use lixelscope::nets::rootnet::RootNet;
-use lixelscope::root_depth::k_m;
+use lixelscope::root_depth::{REAL_BOX_M, k_m};
 use lixelscope::space::{Intrinsics, RectPx};
 
 use crate::compare::{Expected, Report, Tolerance, numbers, sample};
@@ -50,7 +50,7 @@ pub fn rootnet(case: &Path) -> Result<Report> {
     let k_mm: Vec<f64> = if let Some(boxes) = expected.get("bbox") {
         let rects = numbers(&boxes)?;
         let rects = rects.chunks_exact(4).map(|r| RectPx::from([r[0] as f32, r[1] as f32, r[2] as f32, r[3] as f32]));
-        let k_mm: Vec<f64> = rects.map(|rect| 1e3 * f64::from(k_m(&camera, &rect))).collect();
+        let k_mm: Vec<f64> = rects.map(|rect| 1e3 * f64::from(k_m(REAL_BOX_M, &camera, &rect))).collect();
         if let Some(k_value) = expected.get("k_value") {
             report.compare("k_value", &k_mm, &numbers(&k_value)?, Tolerance::FEATURE)?;
         }
