@@ -18,6 +18,7 @@ pub mod crop;
 pub mod detect;
 pub mod eval;
 pub mod lixel;
+pub mod models;
 pub mod nets;
 pub mod pickle;
 pub mod pipeline;

@@ -34,7 +34,8 @@ const ENTRIES: [&str; 8] =
 pub struct BodyModel {
     family: Family,
     topology: Arc<Topology>,
-    joint_sources: Vec<JointSource>,
+    /// Where the joints of the skeleton are in a posed body.
+    posed_joints: Vec<JointSource>,
     /// Parents of the pose joints; a parent comes before its children.
     parents: Vec<Option<usize>>,
     /// Mean pose of the hand's joints, added to every pose.
@@ -123,7 +124,7 @@ impl BodyModel {
     }
 
     fn from_arrays(arrays: &Arrays) -> Result<Self> {
-        let (topology, family, joint_sources, regressor) = topology(arrays)?;
+        let (topology, family, sources, regressor) = topology(arrays)?;
         let vertices = topology.vertex_count;
         let joints = regressor.shape[0];
 
@@ -187,7 +188,7 @@ impl BodyModel {
         Ok(Self {
             family,
             topology: Arc::new(topology),
-            joint_sources,
+            posed_joints: sources.into_iter().map(|source| family.posed_source(source)).collect(),
             parents,
             mean_pose_rad,
             template_m: template.data.as_chunks().0.iter().map(|&v| DVec3::from_array(v).as_vec3()).collect(),
@@ -273,7 +274,7 @@ impl BodyModel {
             .enumerate()
             .for_each(|(block, out)| self.pose_block(block, &blend, &bones, out));
         let joints_m = self
-            .joint_sources
+            .posed_joints
             .iter()
             .map(|source| match *source {
                 JointSource::Pose(joint) => (world[joint].1 + translation).as_vec3(),

@@ -158,6 +158,12 @@ impl Family {
         }
     }
 
+    /// Where the reference layer has a joint of a posed mesh: as the regressor does, but for the tip of the middle
+    /// finger, which it takes one vertex beside I2L-MeshNet's.
+    pub(super) fn posed_source(self, source: JointSource) -> JointSource {
+        if (self, source) == (Self::Mano, Vertex(445)) { Vertex(444) } else { source }
+    }
+
     /// The skeleton of a mesh and where its joints come from. Joints that are vertices (face, finger tips) have
     /// meaning only on the distributed mesh; a model with another number of vertices goes without them.
     pub(super) fn skeleton(self, vertex_count: usize) -> (Skeleton, Vec<JointSource>) {
