@@ -48,7 +48,7 @@ struct Report {
 }
 
 /// A network that can be timed: takes a batch, calls `lap` at the end of each stage.
-type Run = Box<dyn Fn(usize, &mut Lap) -> Result<()>>;
+type Run = Box<dyn Fn(usize, &mut Lap<'_>) -> Result<()>>;
 
 /// Name of a network, and how to make it.
 type Network = (&'static str, fn(&Device) -> Result<Run>);

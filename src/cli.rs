@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
-use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec};
+use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
 use crate::space::{Intrinsics, RectPx};
 
 /// The user gave something that cannot be used: exit code 2, and the message says what to do.
@@ -98,6 +98,12 @@ pub struct PipelineArgs {
     /// Horizontal field of view in degrees.
     #[arg(long, value_name = "DEG", value_parser = parse_fov, conflicts_with = "calibration")]
     pub fov: Option<f32>,
+    /// Picture size to ask of a webcam [default: near 1280x720].
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    pub webcam_size: Option<[u32; 2]>,
+    /// Frames a second to ask of a webcam [default: 30].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub webcam_fps: Option<u32>,
     /// A JSON file with the camera: {"fx": .., "fy": .., "cx": .., "cy": .., "width": .., "height": ..}.
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
@@ -177,6 +183,13 @@ pub struct ConvertArgs {
     pub output: PathBuf,
 }
 
+impl WindowArgs {
+    /// The source that the window opens with.
+    pub fn source(&self) -> SourceSpec {
+        self.source.clone().unwrap_or(SourceSpec::Webcam(0))
+    }
+}
+
 impl PipelineArgs {
     /// Reads the files that the arguments name and checks everything.
     pub fn settings(&self) -> Result<Settings> {
@@ -189,6 +202,7 @@ impl PipelineArgs {
         settings.score_threshold = self.min_score;
         settings.max_people = self.max_people as usize;
         settings.camera = self.camera()?;
+        settings.webcam = WebcamWish { size: self.webcam_size, fps: self.webcam_fps, pixels: None };
         Ok(settings)
     }
 
@@ -254,8 +268,7 @@ pub fn models_folder(argument: Option<&Path>) -> Result<PathBuf> {
         Some(dir) if !dir.is_dir() => {
             Err(BadInput(format!("--models {}: there is no such folder", dir.display())).into())
         }
-        Some(dir) => Ok(dir.to_path_buf()),
-        None => Ok(models::default_dir()),
+        given => models::folder(given.map(Path::to_path_buf)),
     }
 }
 
@@ -297,12 +310,7 @@ fn parse_unit(text: &str) -> Result<f32, String> {
 }
 
 fn parse_size(text: &str) -> Result<[u32; 2], String> {
-    let form = || "a size is WIDTHxHEIGHT, such as 1280x800".to_owned();
-    let (w, h) = text.split_once('x').ok_or_else(form)?;
-    match (w.parse::<u32>(), h.parse::<u32>()) {
-        (Ok(w @ 1..=16_384), Ok(h @ 1..=16_384)) => Ok([w, h]),
-        _ => Err(form()),
-    }
+    WebcamWish::parse_size(text).map_err(|error| format!("{error:#}"))
 }
 
 #[cfg(test)]

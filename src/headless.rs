@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::capture::{self, Next};
-use crate::cli::{BadInput, RunArgs};
+use crate::cli::{BadInput, ConvertArgs, RunArgs};
+use crate::nets::convert::convert as convert_checkpoint;
 use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::record::{jsonl::FrameRecord, obj};
@@ -24,7 +25,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(15);
 /// Runs the command.
 pub fn run(args: &RunArgs) -> Result<()> {
     let settings = args.pipeline.settings()?;
-    let mut source = capture::open(&args.source)?;
+    let mut source = capture::open_with(&args.source, &settings.webcam)?;
     let mut stages = load_stages(settings)?;
     let mut out = Output::create(args)?;
 
@@ -44,6 +45,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
                 let mut result =
                     stages.process(Arc::new(frame), Pass::Next).with_context(|| format!("frame {index}"))?;
                 result.timing.add(Stage::Capture, waited);
+                let result = Arc::new(result);
                 out.write(&result).with_context(|| format!("cannot write frame {index}"))?;
                 done += 1;
                 last_frame_at = Instant::now();
@@ -138,7 +140,7 @@ impl<'a> Output<'a> {
         Ok(Self { dir, lines: BufWriter::new(lines), overlay, obj: args.obj })
     }
 
-    fn write(&mut self, result: &FrameResult) -> Result<()> {
+    fn write(&mut self, result: &Arc<FrameResult>) -> Result<()> {
         serde_json::to_writer(&mut self.lines, &FrameRecord::new(result))?;
         self.lines.write_all(b"\n")?;
         // A run that is stopped has written whole lines.
@@ -165,4 +167,20 @@ impl<'a> Output<'a> {
     fn finish(mut self) -> Result<()> {
         self.lines.flush().context("cannot write frames.jsonl")
     }
+}
+
+/// `lixelscope convert`: any checkpoint becomes safetensors, which are mapped instead of parsed at start.
+pub fn convert(args: &ConvertArgs) -> Result<()> {
+    let bar = ProgressBar::new(0).with_style(style("{bar:40} {bytes}/{total_bytes}"));
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    let converted = convert_checkpoint(&args.input, &args.output, |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let mib = converted.bytes as f64 / f64::from(1 << 20);
+    log::info!("{} tensors, {mib:.1} MiB, written to {}", converted.tensors, args.output.display());
+    Ok(())
 }

@@ -156,6 +156,8 @@ pub struct Settings {
     pub max_people: usize,
     /// The camera.
     pub camera: CameraSetting,
+    /// What is asked of a webcam.
+    pub webcam: WebcamWish,
 }
 
 impl Settings {
@@ -171,6 +173,7 @@ impl Settings {
             score_threshold: 0.5,
             max_people: 10,
             camera: CameraSetting::Normalised,
+            webcam: WebcamWish::default(),
         }
     }
 }

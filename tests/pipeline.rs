@@ -152,7 +152,7 @@ fn script(live: bool, frames: impl IntoIterator<Item = u64>) -> (Script, Arc<Ato
 }
 
 fn loads(make: impl Fn() -> FakeEstimator + Send + Sync + 'static) -> Arc<LoadNetworks> {
-    Arc::new(move |settings: &Settings, wanted: Wanted, tell: &mut dyn FnMut(Progress)| {
+    Arc::new(move |settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress) + Send)| {
         let mut loaded = |part| tell(Progress::Loaded(part));
         if wanted == Wanted::All {
             loaded(Part::Backend("fake".into()));
@@ -343,13 +343,8 @@ fn a_source_that_fails_leaves_the_pipeline_alive_for_another() {
     let mut broken = script(false, 0..1).0;
     broken.next.push_back(Err(anyhow::anyhow!("the cable was cut")));
     let (good, _) = script(false, 7..8);
-    let live = Live::start_with(
-        settings(),
-        Some(spec()),
-        || {},
-        opens(vec![broken, good]),
-        loads(FakeEstimator::default),
-    );
+    let live =
+        Live::start_with(settings(), Some(spec()), || {}, opens(vec![broken, good]), loads(FakeEstimator::default));
     wait_for("the failure", || match live.status().phase {
         Phase::Failed(why) => Some(assert!(why.contains("the cable was cut"), "{why}")),
         _ => None,
@@ -403,7 +398,7 @@ fn a_stalled_camera_is_a_note_until_the_next_frame() {
 #[test]
 fn a_missing_model_is_a_note_and_frames_are_shown_all_the_same() {
     let (source, _) = script(false, 0..2);
-    let load: Arc<LoadNetworks> = Arc::new(|_: &Settings, _: Wanted, tell: &mut dyn FnMut(Progress)| {
+    let load: Arc<LoadNetworks> = Arc::new(|_: &Settings, _: Wanted, tell: &mut (dyn FnMut(Progress) + Send)| {
         tell(Progress::Loaded(Part::Missing(Role::Estimator, "get it there".into())));
     });
     let live = Live::start_with(settings(), Some(spec()), || {}, opens(vec![source]), load);
@@ -417,7 +412,8 @@ fn a_missing_model_is_a_note_and_frames_are_shown_all_the_same() {
 #[test]
 fn a_loader_that_panics_is_told() {
     let (source, _) = script(false, 0..1);
-    let load: Arc<LoadNetworks> = Arc::new(|_: &Settings, _: Wanted, _: &mut dyn FnMut(Progress)| panic!("boom"));
+    let load: Arc<LoadNetworks> =
+        Arc::new(|_: &Settings, _: Wanted, _: &mut (dyn FnMut(Progress) + Send)| panic!("boom"));
     let live = Live::start_with(settings(), Some(spec()), || {}, opens(vec![source]), load);
     wait_for("the note", || live.status().notes.iter().any(|note| note.contains("boom")).then_some(()));
     wait_for("the frame", || newest(&live, 0));

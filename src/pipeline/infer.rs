@@ -14,6 +14,7 @@ use crate::crop::Crop;
 use crate::detect::{Detector, MaskRcnnDetector};
 use crate::lixel::{self, Lixels};
 use crate::models::{self, DepthUnit};
+use crate::nets::NetConfig;
 use crate::nets::i2l::{self, I2l, I2lShape};
 use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
@@ -21,7 +22,6 @@ use crate::nets::param::regressor_matrix;
 use crate::nets::posenet3d::{self, JointSet, PoseNet3d};
 use crate::nets::rootnet::RootNet;
 use crate::nets::weights::{self, LoadOptions, WeightFile};
-use crate::nets::NetConfig;
 use crate::result::{EstimatorKind, Heatmaps, Landmark, Skeleton};
 use crate::root_depth;
 use crate::settings::{Backend, BoxSource, Settings};
@@ -91,7 +91,7 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         (Device::Cpu, format!("cpu ({threads} threads)"))
     };
-    let gpu = |name: &str, made: candle_core::Result<Device>| Ok((made?, format!("{name} 0")));
+    let gpu = |name: &str, made: candle_core::Result<Device>| Ok::<_, candle_core::Error>((made?, format!("{name} 0")));
     match backend {
         Backend::Cpu => Ok(cpu()),
         Backend::Cuda => {
@@ -118,7 +118,7 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
 }
 
 /// Loads what is wanted, handing over each part as soon as it is there. What cannot be had is told too.
-pub fn load(settings: &Settings, wanted: Wanted, tell: &mut dyn FnMut(Progress)) {
+pub fn load(settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress) + Send)) {
     let (device, name) = match device(settings.backend) {
         Ok(found) => found,
         Err(error) => return tell(Progress::Loaded(Part::Missing(Role::Loader, format!("{error:#}")))),
@@ -146,7 +146,7 @@ pub fn load(settings: &Settings, wanted: Wanted, tell: &mut dyn FnMut(Progress))
 struct Loader<'a> {
     models: &'a Path,
     device: Device,
-    tell: &'a mut dyn FnMut(Progress),
+    tell: &'a mut (dyn FnMut(Progress) + Send),
 }
 
 impl Loader<'_> {
@@ -414,12 +414,7 @@ impl LixelEstimator for SkeletonStage {
 
 /// The heatmaps of the wanted landmarks of one person, fetched from the device. Landmarks that the network does not
 /// have (the choice was made for another one) are left out.
-fn chosen(
-    landmarks: &[Landmark],
-    person: usize,
-    vertices: Option<&Lixels>,
-    joints: &Lixels,
-) -> Result<Vec<Heatmaps>> {
+fn chosen(landmarks: &[Landmark], person: usize, vertices: Option<&Lixels>, joints: &Lixels) -> Result<Vec<Heatmaps>> {
     let mut heatmaps = Vec::with_capacity(landmarks.len());
     for &landmark in landmarks {
         let (lixels, index) = match (landmark, vertices) {

@@ -139,7 +139,7 @@ impl Shared {
 /// Opens sources; replaced in tests.
 pub type OpenSource = dyn Fn(&SourceSpec) -> Result<Box<dyn FrameSource>> + Send + Sync;
 /// Loads networks, handing over each part as soon as it is there; replaced in tests.
-pub type LoadNetworks = dyn Fn(&Settings, infer::Wanted, &mut dyn FnMut(infer::Progress)) + Send + Sync;
+pub type LoadNetworks = dyn Fn(&Settings, infer::Wanted, &mut (dyn FnMut(infer::Progress) + Send)) + Send + Sync;
 
 /// The running pipeline: owns its worker threads and stops them when dropped.
 pub struct Live {
@@ -150,7 +150,9 @@ impl Live {
     /// Starts the threads. Never blocks: sources and weights are opened on the workers. `wake` is called, from a
     /// worker, whenever there is something new to show.
     pub fn start(settings: Settings, source: Option<SourceSpec>, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self::start_with(settings, source, wake, Arc::new(capture::open), Arc::new(infer::load))
+        let wish = settings.webcam;
+        let open = Arc::new(move |spec: &SourceSpec| capture::open_with(spec, &wish));
+        Self::start_with(settings, source, wake, open, Arc::new(infer::load))
     }
 
     /// As [`Self::start`], with other ways to open sources and to load networks.
@@ -412,7 +414,14 @@ impl Worker {
                 return true;
             }
             Command::MeshSource(source) => settings.mesh_source = source,
-            Command::Boxes(boxes) => settings.boxes = boxes,
+            Command::Boxes(boxes) => {
+                settings.boxes = boxes;
+                let missing = self.stages.detector.is_none() && self.loads_running == 0;
+                if settings.boxes == BoxSource::Detector && missing {
+                    self.part_notes.retain(|(role, _)| *role != infer::Role::Detector);
+                    self.start_loading(infer::Wanted::Detector);
+                }
+            }
             Command::DetectEvery(n) => settings.detect_every = n.max(1),
             Command::Camera(camera) => settings.camera = camera,
         }
@@ -513,7 +522,7 @@ impl Worker {
                 if let Some((_, previous)) = previous {
                     let _ = previous.join();
                 }
-                let why = guarded("the source", || capture_loop(&shared, &open, &source, generation, &cancel));
+                let why = guarded("the source", || capture_loop(&shared, &*open, &source, generation, &cancel));
                 shared.post(Message::SourceClosed { generation, why });
             })
         };

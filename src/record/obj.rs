@@ -5,12 +5,7 @@ use std::io::{self, Write};
 use glam::Vec3;
 
 /// Writes one mesh. Faces index `vertices_camera_m` from 0; a face that names a vertex that is not there is an error.
-pub fn write(
-    out: &mut impl Write,
-    title: &str,
-    vertices_camera_m: &[Vec3],
-    faces: &[[u32; 3]],
-) -> io::Result<()> {
+pub fn write(out: &mut impl Write, title: &str, vertices_camera_m: &[Vec3], faces: &[[u32; 3]]) -> io::Result<()> {
     writeln!(out, "# {}", title.replace(['\n', '\r'], " "))?;
     writeln!(out, "# unit: metre; camera space: x right, y down, z forward, origin at the optical centre")?;
     for v in vertices_camera_m {
