@@ -231,7 +231,7 @@ fn ask_permission() -> Result<(), Trouble> {
     nokhwa::nokhwa_initialize(move |granted| {
         let _ = answer.try_send(granted);
     });
-    match answered.recv_timeout(Duration::from_secs(120)) {
+    match answered.recv_timeout(Duration::from_mins(2)) {
         Ok(true) => Ok(()),
         _ => Err(Trouble::new(
             Kind::Denied,
