@@ -416,6 +416,18 @@ fn broken_and_gigantic_pictures_are_errors() {
     let error = format!("{:#}", open(&path).unwrap().next().unwrap_err());
     assert!(error.contains("a.png") && error.contains("broken"), "{error}");
 
+    // The same for the other formats, cut at several places: never half a picture without a word.
+    let noisy =
+        RgbImage::from_fn(200, 150, |x, y| Rgb([(x * y % 251) as u8, (x * 7 % 256) as u8, (y * 13 % 256) as u8]));
+    for format in [ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp] {
+        let mut bytes = Vec::new();
+        noisy.write_to(&mut Cursor::new(&mut bytes), format).unwrap();
+        for tenths in [1, 3, 5, 7, 9] {
+            fs::write(&path, &bytes[..bytes.len() * tenths / 10]).unwrap();
+            assert!(capture::images::read(&path).is_err(), "{format:?} cut at {tenths}/10");
+        }
+    }
+
     // A header that promises 2.5 gigapixels: refused from the header alone.
     let crc32 = |bytes: &[u8]| {
         !bytes.iter().fold(!0_u32, |crc, &byte| {
