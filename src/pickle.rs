@@ -79,7 +79,7 @@ pub struct Pickle<'a> {
 
 impl<'a> Pickle<'a> {
     /// Reads the pickle at the start of `data`. `allowed` lists the classes and functions that may be named in it, as
-    /// `module.name` with Python 3's names for `builtins` and `copyreg`. Errors say the opcode's offset.
+    /// `module.name` with Python 3's names for `builtins` and `copyreg`, or `package.*`. Errors say the opcode's offset.
     pub fn parse(data: &'a [u8], allowed: &[&str]) -> Result<Self> {
         let mut machine = Machine {
             data,
@@ -541,8 +541,12 @@ impl<'a> Machine<'a, '_> {
             other => other,
         };
         let full = format!("{module}.{name}");
+        let named = |allowed: &&str| match allowed.strip_suffix('*') {
+            Some(package) => full.starts_with(package),
+            None => **allowed == full,
+        };
         ensure!(
-            self.allowed.contains(&full.as_str()) || full == "copyreg._reconstructor" || full == "builtins.object",
+            self.allowed.iter().any(named) || full == "copyreg._reconstructor" || full == "builtins.object",
             "it asks for {:?}, which such a file has no need of; nothing of it was run",
             full.chars().take(200).collect::<String>()
         );
@@ -567,17 +571,18 @@ impl<'a> Machine<'a, '_> {
             && name == "collections.OrderedDict"
             && let Some(Node::List(list)) = arguments.first().and_then(|&list| node(&self.nodes, list))
         {
-            // Python 2 gives the entries as a list of pairs.
+            // Python 2 gives the entries as a list of pairs. Charged before it is copied: many objects can share one.
+            let pairs = list.len();
+            self.steps = self.steps.saturating_add(pairs);
+            ensure!(self.steps <= MAX_STEPS, "the pickle takes more than {MAX_STEPS} steps");
+            items.reserve_exact(pairs);
             for &pair in list {
                 match node(&self.nodes, pair) {
                     Some(Node::List(kv) | Node::Tuple(kv)) if kv.len() == 2 => items.push((kv[0], kv[1])),
                     _ => bail!("an OrderedDict of something that is not pairs"),
                 }
-                // Checked at once: many such objects can share one long list.
-                ensure!(self.steps + items.len() <= MAX_STEPS, "the pickle takes more than {MAX_STEPS} steps");
             }
         }
-        self.charge(items.len())?;
         self.push_node(Node::Object(Box::new(Object { class, args, state: None, items })));
         Ok(())
     }
