@@ -82,8 +82,8 @@ pub fn legacy(tensor: &Tensor, announced: i64, storage: &[u8]) -> Vec<u8> {
 
 /// A `.npy` entry.
 pub fn npy(dtype: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
-    let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
-    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({dims}), }}\n");
+    let dims: Vec<_> = shape.iter().map(usize::to_string).collect();
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({},), }}\n", dims.join(", "));
     [b"\x93NUMPY\x01\0", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
