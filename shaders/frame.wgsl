@@ -27,7 +27,9 @@ fn vs_overlay(@builtin(vertex_index) vertex: u32) -> @builtin(position) vec4<f32
 fn fs_overlay(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32> {
     let in_frame = position.xy - view.frame_origin_px;
     let p = in_frame / view.target_px_per_frame_px;
-    if any(p < vec2(0.0)) || any(p >= view.frame_size_px) {
+    // A target of a rounded size ends up to half a target pixel behind the frame: repeat its last pixels there.
+    let rounded = 0.49 / view.target_px_per_frame_px;
+    if any(p < vec2(0.0)) || any(p >= view.frame_size_px + rounded) {
         return SURROUND;
     }
     if view.frame_taps == 0u {

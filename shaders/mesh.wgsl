@@ -36,7 +36,7 @@ fn fs_surface(in: Surface, @builtin(front_facing) outside: bool) -> @location(0)
     // A weak light at the eye keeps the far side of the orbit view readable.
     let facing = max(dot(normal, to_eye), 0.0);
     let half_way = normalize(KEY + to_eye);
-    let gloss = 0.10 * pow(max(dot(normal, half_way), 0.0), 24.0);
+    let gloss = 0.04 * pow(max(dot(normal, half_way), 0.0), 24.0);
     // The inside of an open mesh is darker.
     let inside = select(0.55, 1.0, outside);
     let light = mix(sky + key + 0.16 * facing, vec3(0.78 + 0.22 * facing), view.flatness) * inside;

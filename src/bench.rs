@@ -20,7 +20,7 @@ use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::posenet3d::{self, PoseNet3d};
 use crate::nets::rootnet::RootNet;
-use crate::nets::{Lap, NetConfig};
+use crate::nets::{Lap, NetSizes};
 use crate::pipeline::infer;
 
 /// Milliseconds of one stage over the runs.
@@ -154,7 +154,7 @@ fn detector(device: &Device, shorter_side: usize, longest_side: usize) -> Result
 }
 
 fn rootnet(device: &Device) -> Result<Run> {
-    let net = RootNet::load(NetConfig::default(), &random_weights(device))?;
+    let net = RootNet::load(NetSizes::default(), &random_weights(device))?;
     let device = device.clone();
     Ok(Box::new(move |batch, lap| {
         let patches = patches_tensor(&vec![noise(256, 256); batch], &device)?;
@@ -168,7 +168,7 @@ fn rootnet(device: &Device) -> Result<Run> {
 
 fn i2l(device: &Device, joints: usize, vertices: usize, rotations: usize) -> Result<Run> {
     let shape = I2lShape { joints, vertices, params: Some(ParamShape { rotations, shape: 10 }) };
-    let net = I2l::load(NetConfig::default(), shape, &random_weights(device))?;
+    let net = I2l::load(NetSizes::default(), shape, &random_weights(device))?;
     let device = device.clone();
     Ok(Box::new(move |batch, lap| {
         let patches = patches_tensor(&vec![noise(256, 256); batch], &device)?;
@@ -182,7 +182,7 @@ fn i2l(device: &Device, joints: usize, vertices: usize, rotations: usize) -> Res
 
 fn skeleton(device: &Device) -> Result<Run> {
     let set = &posenet3d::MUCO;
-    let net = PoseNet3d::load(NetConfig::default(), set.skeleton().names.len(), &random_weights(device))?;
+    let net = PoseNet3d::load(NetSizes::default(), set.skeleton().names.len(), &random_weights(device))?;
     let device = device.clone();
     Ok(Box::new(move |batch, lap| {
         let patches = patches_tensor(&vec![noise(256, 256); batch], &device)?;

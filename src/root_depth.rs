@@ -7,13 +7,14 @@
 
 use crate::space::{Intrinsics, RectPx};
 
-/// The box that a person is taken to fill, width and height in metres.
-pub const REAL_BOX_M: [f32; 2] = [2.0; 2];
+/// Width and height of the box that a person is taken to fill, metres; the published checkpoints' one.
+pub const REAL_BOX_M: [f32; 2] = [2.0, 2.0];
 
-/// k: the distance at which a box of `real_box_m` (width, height) fills the processed box `rect`. Metres.
-pub fn k_m(real_box_m: [f32; 2], camera: &Intrinsics, rect: &RectPx) -> f32 {
-    let product = |[a, b]: [f32; 2]| f64::from(a) * f64::from(b);
-    (product(real_box_m) * product([camera.fx, camera.fy]) / product([rect.w, rect.h])).sqrt() as f32
+/// k: the distance at which a real box of `real_box_m` has the area of the processed box `rect`. Metres.
+pub fn k_m(camera: &Intrinsics, rect: &RectPx, real_box_m: [f32; 2]) -> f32 {
+    let product = |a: f32, b: f32| f64::from(a) * f64::from(b);
+    let [real_w, real_h] = real_box_m;
+    (product(real_w, real_h) * product(camera.fx, camera.fy) / product(rect.w, rect.h)).sqrt() as f32
 }
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ mod tests {
     fn a_person_of_two_metres_who_fills_the_box_is_at_k() {
         let camera = Intrinsics { fx: 1500.0, fy: 1500.0, cx: 160.0, cy: 120.0 };
         let rect = RectPx::from([60.0, 20.0, 200.0, 200.0]);
-        let depth = k_m(REAL_BOX_M, &camera, &rect);
+        let depth = k_m(&camera, &rect, REAL_BOX_M);
         assert_eq!(depth, 15.0);
         let top = camera.frame_from_camera(Vec3::new(0.0, -1.0, depth));
         let bottom = camera.frame_from_camera(Vec3::new(0.0, 1.0, depth));

@@ -160,21 +160,19 @@ impl NokhwaStream {
         };
         let offers = camera.compatible_camera_formats().map_err(|error| Trouble::from_words(&error.to_string()))?;
         let offers: Vec<_> = offers.iter().map(offer_of).collect();
-        let mut ranking = ranked(offers.clone(), wish);
-        if ranking.is_empty() {
-            ranking = usual_offers(wish);
+        let ranking = if offers.is_empty() { usual_offers(wish) } else { ranked(offers.clone(), wish) };
+        if let (true, Some(pixels)) = (ranking.is_empty(), wish.pixels) {
+            let formats = PixelFormat::ALL.into_iter().filter(|&p| offers.iter().any(|offer| offer.pixels == p));
+            let found: Vec<_> = formats.map(|pixels| pixels.to_string()).collect();
+            let words = format!("webcam {index} ({}) offers no {pixels}, only {}", listing.name, found.join(", "));
+            return Err(Trouble::new(Kind::Other, words));
         }
         let mut refusal = String::new();
         for offer in ranking.iter().take(24) {
             let format = [frame_format(offer.pixels)];
             let exactly = RequestedFormatType::Exact(camera_format(offer));
-            let taken = offer_of(&camera.camera_format()) == *offer;
-            match if taken {
-                Ok(())
-            } else {
-                camera.set_camera_requset(RequestedFormat::with_formats(exactly, &format)).map(drop)
-            } {
-                Ok(()) => {
+            match camera.set_camera_requset(RequestedFormat::with_formats(exactly, &format)) {
+                Ok(_) => {
                     camera.open_stream().map_err(|error| Trouble::from_words(&error.to_string()))?;
                     return Ok(Self { camera, name: listing.name.clone(), index, offer: *offer });
                 }
@@ -188,8 +186,7 @@ impl NokhwaStream {
                 }
             }
         }
-        let wanted = wish.pixels.map_or(String::new(), |pixels| format!(" {pixels}"));
-        let words = format!("webcam {index} ({}) accepts no{wanted} format: {refusal}", listing.name);
+        let words = format!("webcam {index} ({}) accepts none of the formats that it offers: {refusal}", listing.name);
         Err(Trouble::new(Kind::Other, words))
     }
 }
@@ -231,7 +228,7 @@ fn ask_permission() -> Result<(), Trouble> {
     nokhwa::nokhwa_initialize(move |granted| {
         let _ = answer.try_send(granted);
     });
-    match answered.recv_timeout(Duration::from_secs(120)) {
+    match answered.recv_timeout(Duration::from_mins(2)) {
         Ok(true) => Ok(()),
         _ => Err(Trouble::new(
             Kind::Denied,

@@ -9,7 +9,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub struct ImagesSource {
 impl ImagesSource {
     /// A source of one frame. The file's header is read here, so that a file that is no picture fails early.
     pub fn open_file(path: &Path) -> Result<Self> {
-        let (width, height) = open_decoder(path)?.dimensions();
+        let (width, height) = open_decoder(path)?.0.dimensions();
         Ok(Self {
             files: vec![path.to_owned()],
             position: 0,
@@ -154,10 +154,14 @@ impl FrameSource for ImagesSource {
 
 /// Reads one picture, upright, as sRGB.
 pub fn read(path: &Path) -> Result<RgbImage> {
-    let mut decoder = open_decoder(path)?;
+    let (mut decoder, format) = open_decoder(path)?;
     // A picture whose metadata is broken is still a picture.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| unreadable(path, error))?;
+    // The decoder fills what is missing of a JPEG with grey, and says nothing.
+    if format == ImageFormat::Jpeg && !File::open(path).is_ok_and(|file| jpeg_is_whole(BufReader::new(file))) {
+        bail!("{}: the picture is broken (the file ends in the middle of it)", path.display());
+    }
     picture.apply_orientation(orientation);
     Ok(picture.into_rgb8())
 }
@@ -175,7 +179,7 @@ pub(super) fn has_picture_name(path: &Path) -> bool {
 }
 
 /// A decoder that has read the header, and whose picture is not too large.
-fn open_decoder(path: &Path) -> Result<impl ImageDecoder> {
+fn open_decoder(path: &Path) -> Result<(impl ImageDecoder, ImageFormat)> {
     let file = File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
     if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
         bail!("{}: the file is empty", path.display());
@@ -183,9 +187,9 @@ fn open_decoder(path: &Path) -> Result<impl ImageDecoder> {
     let mut reader = ImageReader::new(BufReader::new(file))
         .with_guessed_format()
         .with_context(|| format!("{}: cannot read", path.display()))?;
-    if reader.format().is_none() {
+    let Some(format) = reader.format() else {
         bail!("{}: not a PNG, JPEG, WebP or BMP picture, whatever its name says", path.display());
-    }
+    };
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
@@ -198,7 +202,31 @@ fn open_decoder(path: &Path) -> Result<impl ImageDecoder> {
             MAX_PIXELS / 1_000_000
         );
     }
-    Ok(decoder)
+    Ok((decoder, format))
+}
+
+/// Whether a JPEG file goes on to its end marker. Segments are skipped by their length (a thumbnail in one has an end
+/// marker of its own); in the coded pixels, 0xff is a marker unless 0x00 or a restart follows.
+fn jpeg_is_whole(file: impl BufRead) -> bool {
+    let mut bytes = file.bytes().map_while(Result::ok);
+    loop {
+        if !bytes.any(|byte| byte == 0xff) {
+            return false;
+        }
+        let Some(marker) = bytes.by_ref().find(|&byte| byte != 0xff) else { return false };
+        match marker {
+            0xd9 => return true,
+            // Start of image, restarts, a byte of the coded pixels: no length follows.
+            0x00 | 0x01 | 0xd0..=0xd8 => {}
+            _ => {
+                let (Some(high), Some(low)) = (bytes.next(), bytes.next()) else { return false };
+                let rest = usize::from(u16::from_be_bytes([high, low])).saturating_sub(2);
+                if rest > 0 && bytes.nth(rest - 1).is_none() {
+                    return false;
+                }
+            }
+        }
+    }
 }
 
 fn unreadable(path: &Path, error: ImageError) -> anyhow::Error {

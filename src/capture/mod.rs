@@ -107,8 +107,12 @@ fn open_path(path: &Path) -> Result<Box<dyn FrameSource>> {
     }
 }
 
-/// Told by the first bytes; the name only decides where these say nothing.
+/// Told by the first bytes; the name decides where these say nothing, and where they are those of a JPEG but a film of
+/// JPEGs follows.
 fn is_picture(path: &Path) -> Result<bool> {
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mjpeg") || e.eq_ignore_ascii_case("mjpg")) {
+        return Ok(false);
+    }
     let mut start = Vec::with_capacity(16);
     let file = std::fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
     file.take(16).read_to_end(&mut start).with_context(|| format!("{}: cannot read", path.display()))?;

@@ -1,8 +1,8 @@
 //! Video files, decoded by the ffmpeg program.
 //!
 //! ffmpeg turns the pictures upright (rotation metadata), makes their pixels square, and writes them as rgb24 to a
-//! pipe; its log says of each frame its size and time stamp ([`super::ffmpeg_log`]). Every frame of the file is
-//! delivered once, whatever its rate. The pipe throttles ffmpeg: at most [`QUEUE`] frames wait here.
+//! pipe; its log says of each frame its size and time stamp (`ffmpeg_log.rs`). Every frame of the file is
+//! delivered once, whatever its rate. The pipe throttles ffmpeg: two decoded frames wait here, no more.
 //!
 //! Only local files are opened: the name is given with the `file:` protocol, the only one allowed, so that no name can
 //! be taken for an option or an address.

@@ -47,14 +47,16 @@ pub fn root_error(predicted: &[DVec3], truth: &[DVec3], root: usize) -> Result<f
 /// Distances of corresponding points.
 pub fn distances(predicted: &[DVec3], truth: &[DVec3], alignment: Alignment) -> Result<Vec<f64>> {
     check_pair(predicted, truth)?;
-    let shift = match alignment {
-        Alignment::Absolute => DVec3::ZERO,
+    let (predicted_origin, true_origin) = match alignment {
+        Alignment::Absolute => (DVec3::ZERO, DVec3::ZERO),
         Alignment::Root(root) => {
             ensure!(root < truth.len(), "joint {root} of {} is no root", truth.len());
-            truth[root] - predicted[root]
+            (predicted[root], truth[root])
         }
     };
-    Ok(predicted.iter().zip(truth).map(|(p, t)| (*p + shift).distance(*t)).collect())
+    // In this order the root's own distance is exactly 0.
+    let distance = |(p, t): (&DVec3, &DVec3)| (*p - predicted_origin).distance(*t - true_origin);
+    Ok(predicted.iter().zip(truth).map(distance).collect())
 }
 
 /// Part of the distances up to and including a threshold, percent (3DPCK).

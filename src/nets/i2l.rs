@@ -10,7 +10,7 @@ use super::layers::{Activation, BN_EPS, DeconvStack, FoldedNorm, Pointwise1d};
 use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
 use super::pose2feat::Pose2Feat;
 use super::resnet::{Stages, Stem};
-use super::{Lap, NetConfig};
+use super::{Lap, NetSizes};
 use crate::lixel::Lixels;
 use crate::result::BodyParams;
 
@@ -70,16 +70,16 @@ struct LixelHead {
 }
 
 impl LixelHead {
-    fn load(config: &NetConfig, points: usize, vb: &VarBuilder) -> CandleResult<Self> {
+    fn load(sizes: &NetSizes, points: usize, vb: &VarBuilder) -> CandleResult<Self> {
         const C: usize = DeconvStack::CHANNELS;
-        let bins = config.heatmap();
+        let bins = sizes.heatmap();
         let head = |name: &str| Pointwise1d::load(C, points, None, Activation::None, &vb.pp(name));
         let norm = FoldedNorm::load(C * bins, BN_EPS, &vb.pp("conv_z_1.1"))?;
         Ok(Self {
-            deconv: DeconvStack::load(config.features(), &vb.pp("deconv"))?,
+            deconv: DeconvStack::load(sizes.features(), &vb.pp("deconv"))?,
             x: head("conv_x.0")?,
             y: head("conv_y.0")?,
-            z_1: Pointwise1d::load(config.features(), C * bins, Some(norm), Activation::Relu, &vb.pp("conv_z_1.0"))?,
+            z_1: Pointwise1d::load(sizes.features(), C * bins, Some(norm), Activation::Relu, &vb.pp("conv_z_1.0"))?,
             z_2: head("conv_z_2.0")?,
             bins,
         })
@@ -121,7 +121,7 @@ pub struct I2lFeatures {
 
 /// The network.
 pub struct I2l {
-    config: NetConfig,
+    sizes: NetSizes,
     shape: I2lShape,
     stem: Stem,
     pose_backbone: Stages,
@@ -134,27 +134,27 @@ pub struct I2l {
 
 impl I2l {
     /// Reads a checkpoint's `network`, without the `module.` before its names.
-    pub fn load(config: NetConfig, shape: I2lShape, vb: &VarBuilder) -> CandleResult<Self> {
+    pub fn load(sizes: NetSizes, shape: I2lShape, vb: &VarBuilder) -> CandleResult<Self> {
         let backbone = vb.pp("pose_backbone");
         let params = shape.params.map(|ParamShape { rotations, shape: coefficients }| {
             ParamRegressor::load(shape.joints, rotations, coefficients, &vb.pp("param_regressor"))
         });
         Ok(Self {
-            config,
+            sizes,
             shape,
             stem: Stem::load(BN_EPS, &backbone)?,
-            pose_backbone: Stages::load(config.depth(), BN_EPS, &backbone)?,
-            pose_net: LixelHead::load(&config, shape.joints, &vb.pp("pose_net"))?,
-            pose2feat: Pose2Feat::load(shape.joints, config.heatmap(), &vb.pp("pose2feat"))?,
-            mesh_backbone: Stages::load(config.depth(), BN_EPS, &vb.pp("mesh_backbone"))?,
-            mesh_net: LixelHead::load(&config, shape.vertices, &vb.pp("mesh_net"))?,
+            pose_backbone: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
+            pose_net: LixelHead::load(&sizes, shape.joints, &vb.pp("pose_net"))?,
+            pose2feat: Pose2Feat::load(shape.joints, sizes.heatmap(), &vb.pp("pose2feat"))?,
+            mesh_backbone: Stages::load(sizes.depth(), BN_EPS, &vb.pp("mesh_backbone"))?,
+            mesh_net: LixelHead::load(&sizes, shape.vertices, &vb.pp("mesh_net"))?,
             param_regressor: params.transpose()?,
         })
     }
 
     /// Sizes of the patch and of the heatmaps.
-    pub fn config(&self) -> &NetConfig {
-        &self.config
+    pub fn sizes(&self) -> &NetSizes {
+        &self.sizes
     }
 
     /// Joints, vertices, and what the second stage has.
@@ -169,7 +169,7 @@ impl I2l {
 
     /// As [`Self::forward`], telling when each stage is done.
     pub fn forward_watched(&self, patches: &Tensor, lap: &mut Lap<'_>) -> Result<I2lOutput> {
-        self.config.check_patches(patches)?;
+        self.sizes.check_patches(patches)?;
         let early = self.stem.forward(&to_unit_range(patches)?)?;
         let pose = self.pose_backbone.forward(&early)?;
         lap("pose backbone")?;

@@ -90,7 +90,7 @@ fn shifted(factors: &Tensor) -> Result<Tensor> {
     let bins = factors.dim(2)?;
     let padded = factors.pad_with_zeros(2, 1, 1)?;
     let taps: Vec<Tensor> = (0..KERNEL).map(|d| padded.narrow(2, d, bins)).collect::<Result<_>>()?;
-    Tensor::stack(&taps, 2)
+    Tensor::stack(&taps, 2)?.contiguous()
 }
 
 #[cfg(test)]

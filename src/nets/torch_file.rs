@@ -185,8 +185,8 @@ impl<'s> Storage<'s> {
 }
 
 /// Finds the state dict in the object and lays out its tensors. `locate` says where the bytes of a storage are.
-fn tensors<'a>(
-    pickle: &Pickle<'a>,
+fn tensors(
+    pickle: &Pickle<'_>,
     mut locate: impl FnMut(&str) -> Result<Range<usize>>,
 ) -> Result<BTreeMap<String, StoredTensor>> {
     let mut dict = pickle.root();

@@ -38,7 +38,7 @@ impl StoredTensor {
         offset: usize,
         storage: Range<usize>,
     ) -> Result<Self> {
-        ensure!(dtype.bitsize() % 8 == 0, "elements of type {dtype:?} are not supported");
+        ensure!(dtype.bitsize().is_multiple_of(8), "elements of type {dtype:?} are not supported");
         let size = dtype.bitsize() / 8;
         let capacity = storage.len() / size;
         ensure!(shape.len() == strides.len(), "{} dimensions, but {} strides", shape.len(), strides.len());
@@ -46,8 +46,8 @@ impl StoredTensor {
         let elements = elements.with_context(|| format!("shape {shape:?} is larger than its storage of {capacity}"))?;
         ensure!(offset <= capacity, "offset {offset} is outside of its storage of {capacity}");
         if elements > 0 {
-            let steps = shape.iter().zip(&strides).map(|(&d, &s)| (d - 1).checked_mul(s));
-            let last = steps.fold(Some(offset), |at, step| at?.checked_add(step?));
+            let mut dims = shape.iter().zip(&strides);
+            let last = dims.try_fold(offset, |at, (&d, &stride)| at.checked_add((d - 1).checked_mul(stride)?));
             ensure!(
                 last.is_some_and(|last| last < capacity),
                 "shape {shape:?} with strides {strides:?} from {offset} leaves its storage of {capacity}"

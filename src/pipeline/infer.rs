@@ -14,7 +14,7 @@ use crate::crop::Crop;
 use crate::detect::{Detector, MaskRcnnDetector};
 use crate::lixel::{self, Lixels};
 use crate::models::{self, DepthUnit};
-use crate::nets::NetConfig;
+use crate::nets::NetSizes;
 use crate::nets::i2l::{self, I2l, I2lShape};
 use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
@@ -208,7 +208,7 @@ impl Loader<'_> {
     fn root(&mut self, kind: EstimatorKind) -> Result<Part> {
         let role = if kind == EstimatorKind::Hand { models::Role::RootNetHand } else { models::Role::RootNet };
         let (file, config) = self.open(role)?;
-        let sizes = NetConfig::new(config.resnet, config.input, config.heatmap)?;
+        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
         let net = self.network(&file, role, |_| None, |vb| Ok(RootNet::load(sizes, &vb)?))?;
         let metres = match config.depth_unit {
             DepthUnit::Millimetres => 1e-3,
@@ -224,7 +224,7 @@ impl Loader<'_> {
             _ => (models::Role::I2lBody, models::Role::SmplNeutral),
         };
         let (file, config) = self.open(role)?;
-        let sizes = NetConfig::new(config.resnet, config.input, config.heatmap)?;
+        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
         let shape = I2lShape::from_shapes(|name| file.shape(name).map(<[usize]>::to_vec))
             .with_context(|| file.path().display().to_string())?;
         let (topology, body) = self.body(&file, body_role)?;
@@ -263,7 +263,7 @@ impl Loader<'_> {
     fn skeleton(&mut self) -> Result<Part> {
         let role = models::Role::PoseNet3d;
         let (file, config) = self.open(role)?;
-        let sizes = NetConfig::new(config.resnet, config.input, config.heatmap)?;
+        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
         let joints = posenet3d::joint_count(&sizes, |name| file.shape(name).map(<[usize]>::to_vec))
             .with_context(|| file.path().display().to_string())?;
         let set = JointSet::of_count(joints)?;
@@ -299,15 +299,15 @@ struct RootStage {
 
 impl RootEstimator for RootStage {
     fn input_size(&self) -> u32 {
-        self.net.config().input() as u32
+        self.net.sizes().input() as u32
     }
 
     fn estimate(&mut self, patches: &[RgbImage], crops: &[Crop], camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
         let roots = in_batches(patches, &self.device, |batch| Ok(self.net.forward(batch)?.roots()?))?;
-        let px_per_bin = self.net.config().input() as f32 / self.net.config().heatmap() as f32;
+        let px_per_bin = self.net.sizes().input() as f32 / self.net.sizes().heatmap() as f32;
         let place = |(root, crop): (&crate::nets::rootnet::Root, &Crop)| RootInCrop {
             crop_px: root.lixel * px_per_bin,
-            depth_m: root.gamma * root_depth::k_m(self.real_box_m, camera, &crop.rect),
+            depth_m: root.gamma * root_depth::k_m(camera, &crop.rect, self.real_box_m),
         };
         Ok(roots.iter().zip(crops).map(place).collect())
     }
@@ -323,11 +323,11 @@ struct MeshStage {
 
 impl LixelEstimator for MeshStage {
     fn input_size(&self) -> u32 {
-        self.net.config().input() as u32
+        self.net.sizes().input() as u32
     }
 
     fn bins(&self) -> usize {
-        self.net.config().heatmap()
+        self.net.sizes().heatmap()
     }
 
     fn skeleton(&self) -> Arc<Skeleton> {
@@ -377,11 +377,11 @@ struct SkeletonStage {
 
 impl LixelEstimator for SkeletonStage {
     fn input_size(&self) -> u32 {
-        self.net.config().input() as u32
+        self.net.sizes().input() as u32
     }
 
     fn bins(&self) -> usize {
-        self.net.config().heatmap()
+        self.net.sizes().heatmap()
     }
 
     fn skeleton(&self) -> Arc<Skeleton> {

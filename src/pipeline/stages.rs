@@ -265,7 +265,7 @@ impl Stages {
                 let centre = Vec2::splat(size as f32 * 0.5);
                 let from_size = |crop: &Crop| RootInCrop {
                     crop_px: centre,
-                    depth_m: root_depth::k_m([side_m; 2], &result.intrinsics, &crop.rect),
+                    depth_m: root_depth::k_m(&result.intrinsics, &crop.rect, [side_m; 2]),
                 };
                 (crops.iter().map(from_size).collect(), RootSource::BoxSize)
             }

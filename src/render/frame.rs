@@ -99,11 +99,11 @@ impl FrameTexture {
     }
 }
 
-/// The size, in the same aspect, that fits into `max`; `None` when it fits already.
+/// The size, in the same aspect but rounded up, that fits into `max`; `None` when it fits already.
 pub(super) fn shrunk(size: [u32; 2], max: u32) -> Option<[u32; 2]> {
     let longest = u64::from(size[0].max(size[1]));
     (longest > u64::from(max))
-        .then(|| size.map(|side| (u64::from(side) * u64::from(max) / longest).clamp(1, u64::from(max)) as u32))
+        .then(|| size.map(|side| (u64::from(side) * u64::from(max)).div_ceil(longest).max(1) as u32))
 }
 
 /// RGB to RGBA.

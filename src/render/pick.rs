@@ -119,6 +119,7 @@ impl View {
 fn barycentric(p: Vec2, a: Vec2, b: Vec2, c: Vec2) -> Option<[f32; 3]> {
     let area = (b - a).perp_dot(c - a);
     let weights = [(c - b).perp_dot(p - b) / area, (a - c).perp_dot(p - c) / area, (b - a).perp_dot(p - a) / area];
-    // Also refuses the NaN of an empty triangle.
-    weights.iter().all(|&w| w >= 0.0).then_some(weights)
+    // A hair's breadth of overlap, so that rounding opens no gap between neighbours. Refuses the NaN of an empty
+    // triangle.
+    weights.iter().all(|&w| w >= -1e-4).then_some(weights)
 }

@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod batches;
 mod compare;
 mod geometry;
 mod i2l;
