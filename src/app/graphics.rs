@@ -89,8 +89,7 @@ impl Graphics {
     /// Opens the best device that can show pictures in this window.
     pub(super) fn new(event_loop: &ActiveEventLoop, window: &Arc<Window>, ctx: &egui::Context) -> Result<Self> {
         let display = Box::new(event_loop.owned_display_handle());
-        let instance =
-            wgpu::Instance::new(wgpu::InstanceDescriptor::new_with_display_handle_from_env(display));
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_with_display_handle_from_env(display));
         let surface = instance.create_surface(Arc::clone(window)).context("making the window drawable")?;
         let gpu = open_gpu(instance, &surface)?;
         log::info!("drawing with {}", gpu.describe());
@@ -122,7 +121,12 @@ impl Graphics {
         let mut painter = egui_wgpu::Renderer::new(device, config.format, RendererOptions::default());
         if ctx.cumulative_pass_nr() > 0 {
             // egui sends changes of its font texture only; a new device wants all of it.
-            let fonts = ImageDelta::full(ctx.fonts(|fonts| fonts.image()), TextureAtlas::texture_options());
+            #[expect(
+                clippy::redundant_closure_for_method_calls,
+                reason = "the method is not general enough over lifetimes"
+            )]
+            let image = ctx.fonts(|fonts| fonts.image());
+            let fonts = ImageDelta::full(image, TextureAtlas::texture_options());
             painter.update_texture(device, &gpu.queue, TextureId::default(), &fonts);
         }
         let scene = SceneRenderer::new(device, &gpu.queue, VIEW_FORMAT)?;
@@ -201,11 +205,13 @@ impl Graphics {
         let limit = device.limits().max_texture_dimension_2d;
         let visible = |size: [u32; 2]| size.iter().all(|side| (1..=limit).contains(side));
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("views") });
-        if visible(shown.frame_size_px) && (self.frame.resize(device, &mut self.painter, shown.frame_size_px) || other) {
+        if visible(shown.frame_size_px) && (self.frame.resize(device, &mut self.painter, shown.frame_size_px) || other)
+        {
             self.scene.draw_overlay(&mut encoder, &self.frame.view);
         }
         let turned = other || self.orbit_drawn != Some(*camera);
-        if visible(shown.orbit_size_px) && (self.orbit.resize(device, &mut self.painter, shown.orbit_size_px) || turned) {
+        if visible(shown.orbit_size_px) && (self.orbit.resize(device, &mut self.painter, shown.orbit_size_px) || turned)
+        {
             self.scene.draw_orbit(&mut encoder, &self.orbit.view, camera);
             self.orbit_drawn = Some(*camera);
         }
@@ -230,7 +236,7 @@ impl Graphics {
             Current::Success(picture) => (picture, true),
             Current::Suboptimal(picture) => (picture, false),
             Current::Timeout => return Painted::Again(SOON),
-            Current::Occluded => return Painted::Again(LATER),
+            Current::Occluded | Current::Validation => return Painted::Again(LATER),
             Current::Outdated => {
                 self.surface.configure(&self.gpu.device, &self.config);
                 return Painted::Again(Duration::ZERO);
@@ -248,7 +254,6 @@ impl Graphics {
                 }
                 return Painted::Again(SOON);
             }
-            Current::Validation => return Painted::Again(LATER),
         };
 
         let Gpu { device, queue, .. } = &self.gpu;
@@ -262,7 +267,10 @@ impl Graphics {
                 color_attachments: &[Some(wgpu::RenderPassColorAttachment {
                     view: &view,
                     resolve_target: None,
-                    ops: wgpu::Operations { load: wgpu::LoadOp::Clear(wgpu::Color::BLACK), store: wgpu::StoreOp::Store },
+                    ops: wgpu::Operations {
+                        load: wgpu::LoadOp::Clear(wgpu::Color::BLACK),
+                        store: wgpu::StoreOp::Store,
+                    },
                     depth_slice: None,
                 })],
                 depth_stencil_attachment: None,

@@ -31,18 +31,22 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, max_height_pt: 
         return;
     }
     let shown = view.result.and_then(|result| state.shown_person(result)).map(|person| person.id);
-    egui::ScrollArea::vertical().id_salt("people").max_height(max_height_pt).auto_shrink([false, true]).show(ui, |ui| {
-        ui.spacing_mut().item_spacing.y = 1.0;
-        for person in people {
-            row(ui, person, shown == Some(person.id), state);
-        }
-    });
+    egui::ScrollArea::vertical().id_salt("people").max_height(max_height_pt).auto_shrink([false, true]).show(
+        ui,
+        |ui| {
+            ui.spacing_mut().item_spacing.y = 1.0;
+            for person in people {
+                row(ui, person, shown == Some(person.id), state);
+            }
+        },
+    );
 }
 
 fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
     let id = person.id;
     let (rect, response) = ui.allocate_exact_size(Vec2::new(ui.available_width(), ROW_HEIGHT_PT), Sense::click());
-    response.widget_info(|| WidgetInfo::selected(Role::ListBoxOption, true, selected, format!("person {id}")));
+    let name = || format!("person {id}, {:.0}%, {:.2} m", person.score * 100.0, person.root_camera_m.z);
+    response.widget_info(|| WidgetInfo::selected(Role::ListBoxOption, true, selected, name()));
     let hidden = state.draw.hidden.contains(&id);
     let painter = ui.painter();
     if selected || response.hovered() {
@@ -63,7 +67,13 @@ fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
     let number = FontId { size: 12.5, ..TextStyle::Body.resolve(ui.style()) };
     let small = TextStyle::Small.resolve(ui.style());
     let middle = rect.center().y;
-    painter.text(pos2(rect.left() + 28.0, middle), Align2::LEFT_CENTER, format!("#{id}"), number.clone(), fade(theme::STRONG));
+    painter.text(
+        pos2(rect.left() + 28.0, middle),
+        Align2::LEFT_CENTER,
+        format!("#{id}"),
+        number.clone(),
+        fade(theme::STRONG),
+    );
     // Right to left: switch, depth, score; the columns keep their places at every width.
     let depth_right = rect.right() - 30.0;
     let unit = painter.text(pos2(depth_right, middle), Align2::RIGHT_CENTER, "m", small.clone(), fade(theme::WEAK));
@@ -107,7 +117,7 @@ fn details(ui: &mut Ui, person: &Person) {
         ("distance", format!("{:.3} m", root.length())),
         ("box x, y, w, h", format!("{:.0} {:.0} {:.0} {:.0} px", rect.x, rect.y, rect.w, rect.h)),
     ];
-    let spread = person.mesh.as_ref().map(|mesh| &mesh.spread_lixel).unwrap_or(&person.joint_spread_lixel);
+    let spread = person.mesh.as_ref().map_or(&person.joint_spread_lixel, |mesh| &mesh.spread_lixel);
     egui::Grid::new("details").num_columns(2).spacing([14.0, 3.0]).show(ui, |ui| {
         for (what, value) in rows {
             ui.label(theme::hint(what));

@@ -1,11 +1,11 @@
 //! The two views: the frame with the meshes on it, and the meshes in 3D. They are textures drawn elsewhere; here they
 //! get their places, their mouse, and what is written on top of them.
 
-use egui::{
-    Align2, Color32, CursorIcon, FontId, Id, PointerButton, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, TextStyle, Ui,
-    UiBuilder, pos2, vec2,
-};
 use egui::emath::GuiRounding as _;
+use egui::{
+    Align2, Color32, CursorIcon, FontId, Id, PointerButton, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, TextStyle,
+    Ui, UiBuilder, pos2, vec2,
+};
 use glam::Vec2;
 
 use super::{Action, State, View, evidence, theme};
@@ -293,7 +293,7 @@ fn waiting(ui: &mut Ui, place: Rect, view: &View) {
     let (line, more) = match &view.status.phase {
         Phase::Loading { .. } | Phase::Running if !view.status.source.is_empty() => ("Waiting for the first frame", ""),
         Phase::Failed(why) => ("The source failed", why.as_str()),
-        Phase::Ended(why) => ("The source ended", why.as_str()),
+        Phase::Ended(why) if !view.status.source.is_empty() => ("The source ended", why.as_str()),
         _ => ("Nothing to look at yet", "Choose a webcam, a picture or a video under Source, or drop a file here."),
     };
     let middle = Rect::from_center_size(place.center(), vec2((place.width() - 32.0).clamp(0.0, 440.0), 120.0));
