@@ -15,7 +15,7 @@ use lixelscope::capture::Frame;
 use lixelscope::crop::Crop;
 use lixelscope::pipeline::{Command, Phase, Status};
 use lixelscope::result::{
-    EstimatorKind, FrameResult, Heatmaps, Landmark, Person, PersonMesh, Skeleton, Stage, StageTimes,
+    EstimatorKind, FrameResult, Heatmaps, Landmark, Person, PersonMesh, RootSource, Skeleton, Stage, StageTimes,
 };
 use lixelscope::settings::Settings;
 use lixelscope::space::{Intrinsics, RectPx};
@@ -183,6 +183,7 @@ fn person(id: u32, (root, yaw): (Vec3, f32), camera: &Intrinsics, landmarks: &[L
         rect,
         crop,
         root_camera_m: root,
+        root_source: RootSource::RootNet,
         joint_spread_lixel: joints.iter().map(|j| spread(*j)).collect(),
         mesh: Some(PersonMesh {
             vertices_lixel: vertices.iter().map(|v| lixel(*v)).collect(),
