@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
-use glam::{Mat4, Vec2};
+use glam::{Mat4, Vec2, Vec3};
 
 use super::camera::{NEAR_M, OrbitCamera, OverlayFit, is_drawable};
 use super::frame::{FramePasses, FrameTexture};
@@ -152,6 +152,7 @@ impl SceneRenderer {
         let opacity = if self.options.alpha.is_finite() { self.options.alpha.clamp(0.0, 1.0) } else { 1.0 };
         let view = View {
             clip_from_camera: clip_from_camera.to_cols_array_2d(),
+            to_eye: Vec3::NEG_Z.to_array(),
             frame_origin_px: fit.origin.to_array(),
             target_px_per_frame_px: fit.scale,
             focal_px: k.map_or(1.0, |k| k.fx.abs() * fit.scale),
@@ -183,7 +184,7 @@ impl SceneRenderer {
         let slope = |corner: Vec2| k.map_or(Vec2::ZERO, |k| k.camera_from_frame(corner, 1.0).truncate());
         let view = View {
             clip_from_camera: clip_from_camera.to_cols_array_2d(),
-            eye_camera_m: camera.eye_m().to_array(),
+            to_eye: (camera.eye_m() - camera.target_m).normalize_or(Vec3::NEG_Z).to_array(),
             ground_y_m: self.ground_y_m(),
             focal_px: OrbitCamera::focal_px(size),
             image_min: slope(corners[0]).to_array(),
@@ -238,7 +239,9 @@ impl SceneRenderer {
             // Shades would be read as spread.
             flatness: if self.options.colour == MeshColour::Spread { 0.7 } else { 0.0 },
             near_m: NEAR_M,
-            edge_shade: if self.options.mesh { 0.35 } else { 1.0 },
+            // Dark on the surface, and light enough not to bury it; alone, as bright as it would be.
+            edge_shade: if self.options.mesh { 0.3 } else { 1.0 },
+            edge_opacity: if self.options.mesh { 0.5 } else { 1.0 },
             ..View::default()
         }
     }
