@@ -105,10 +105,9 @@ struct Formula(Arc<Mutex<Tensors>>);
 fn offset_and_scale(name: &str, shape: &[usize]) -> (f64, f64) {
     let last = name.rsplit('.').next().unwrap_or_default();
     match (last, shape.len()) {
-        ("running_mean", _) => (0.0, 0.1),
         ("running_var", _) => (1.0, 0.3),
         ("bias", _) if name.contains("depth_layer") => (1.0, 0.1),
-        ("bias", _) => (0.0, 0.1),
+        ("running_mean" | "bias", _) => (0.0, 0.1),
         // The last norm of a residual block is small, so that the sum of blocks does not grow.
         (_, 1) if name.contains(".bn2.") => (0.2, 0.02),
         (_, 1) => (1.0, 0.1),
