@@ -7,6 +7,7 @@
 
 mod conv;
 mod map;
+mod peak;
 mod pointwise;
 mod pool;
 mod simd;
@@ -17,6 +18,7 @@ mod winograd;
 
 pub use conv::{Finish, PackedConv, PackedDeconv};
 pub use map::Map;
+pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
 pub use simd::Isa;
