@@ -38,14 +38,14 @@ pub mod pickle;
 
 pub mod pipeline;
 
-//pub mod app;
+pub mod app;
 pub mod bench;
 pub mod cli;
 pub mod doctor;
 pub mod headless;
 pub mod record;
 pub mod render;
-//pub mod ui;
+pub mod ui;
 
 pub mod eval;
 pub mod train;
