@@ -92,9 +92,9 @@ pub fn run(settings: Settings, source: Option<SourceSpec>, options: WindowOption
 
 /// As [`run`], with results from anywhere.
 pub fn run_with_feed<F: Feed>(options: WindowOptions, start: impl FnOnce(Waker) -> F) -> Result<()> {
-    let event_loop = EventLoop::with_user_event().build().context(
-        "no window can be opened here: is there a display? (`lixelscope run` works without one)",
-    )?;
+    let event_loop = EventLoop::with_user_event()
+        .build()
+        .context("no window can be opened here: is there a display? (`lixelscope run` works without one)")?;
     let proxy = event_loop.create_proxy();
     let feed = start(Waker(proxy.clone()));
     let state = State::new(feed.status().settings);

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::app::WindowOptions;
 use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
@@ -187,6 +188,15 @@ impl WindowArgs {
     /// The source that the window opens with.
     pub fn source(&self) -> SourceSpec {
         self.source.clone().unwrap_or(SourceSpec::Webcam(0))
+    }
+
+    /// How the window starts.
+    pub fn options(&self) -> WindowOptions {
+        let mut options = WindowOptions::default();
+        if let Some(size) = self.window_size {
+            options.size_pt = size.map(|side| side as f32);
+        }
+        options
     }
 }
 

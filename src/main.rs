@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use lixelscope::cli::{self, Cli, CommandArgs, WindowArgs};
-use lixelscope::{bench, doctor, headless};
+use lixelscope::{app, bench, doctor, headless};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("lixelscope=info,warn")).init();
     let done = match &cli.command {
-        None => Err(anyhow::anyhow!("later {:?}", cli.window)),
+        None => window(&cli.window),
         Some(CommandArgs::Run(args)) => headless::run(args),
         Some(CommandArgs::Bench(args)) => bench::run(args),
         Some(CommandArgs::Doctor(args)) => doctor::run(args),
@@ -24,4 +24,8 @@ fn main() -> ExitCode {
             ExitCode::from(cli::exit_code(&error))
         }
     }
+}
+
+fn window(args: &WindowArgs) -> Result<()> {
+    app::run(args.pipeline.settings()?, Some(args.source()), args.options())
 }

@@ -89,8 +89,7 @@ impl Graphics {
     /// Opens the best device that can show pictures in this window.
     pub(super) fn new(event_loop: &ActiveEventLoop, window: &Arc<Window>, ctx: &egui::Context) -> Result<Self> {
         let display = Box::new(event_loop.owned_display_handle());
-        let instance =
-            wgpu::Instance::new(wgpu::InstanceDescriptor::new_with_display_handle_from_env(display));
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_with_display_handle_from_env(display));
         let surface = instance.create_surface(Arc::clone(window)).context("making the window drawable")?;
         let gpu = open_gpu(instance, &surface)?;
         log::info!("drawing with {}", gpu.describe());
@@ -201,11 +200,13 @@ impl Graphics {
         let limit = device.limits().max_texture_dimension_2d;
         let visible = |size: [u32; 2]| size.iter().all(|side| (1..=limit).contains(side));
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("views") });
-        if visible(shown.frame_size_px) && (self.frame.resize(device, &mut self.painter, shown.frame_size_px) || other) {
+        if visible(shown.frame_size_px) && (self.frame.resize(device, &mut self.painter, shown.frame_size_px) || other)
+        {
             self.scene.draw_overlay(&mut encoder, &self.frame.view);
         }
         let turned = other || self.orbit_drawn != Some(*camera);
-        if visible(shown.orbit_size_px) && (self.orbit.resize(device, &mut self.painter, shown.orbit_size_px) || turned) {
+        if visible(shown.orbit_size_px) && (self.orbit.resize(device, &mut self.painter, shown.orbit_size_px) || turned)
+        {
             self.scene.draw_orbit(&mut encoder, &self.orbit.view, camera);
             self.orbit_drawn = Some(*camera);
         }
@@ -262,7 +263,10 @@ impl Graphics {
                 color_attachments: &[Some(wgpu::RenderPassColorAttachment {
                     view: &view,
                     resolve_target: None,
-                    ops: wgpu::Operations { load: wgpu::LoadOp::Clear(wgpu::Color::BLACK), store: wgpu::StoreOp::Store },
+                    ops: wgpu::Operations {
+                        load: wgpu::LoadOp::Clear(wgpu::Color::BLACK),
+                        store: wgpu::StoreOp::Store,
+                    },
                     depth_slice: None,
                 })],
                 depth_stencil_attachment: None,

@@ -256,7 +256,8 @@ fn camera(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
         ui.horizontal(|ui| {
             let camera = CameraSetting::FocalPx(state.focal_px);
             let chosen = ui.radio(is(&camera), "Focal length").clicked();
-            let drag = DragValue::new(&mut state.focal_px).range(50.0..=20_000.0).speed(5.0).suffix(" px").max_decimals(1);
+            let drag =
+                DragValue::new(&mut state.focal_px).range(50.0..=20_000.0).speed(5.0).suffix(" px").max_decimals(1);
             let response = ui.add(drag).accessible_name("focal length");
             if chosen || committed(&response) {
                 wanted = Some(CameraSetting::FocalPx(state.focal_px));
@@ -284,7 +285,9 @@ fn camera(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
 
 /// A number was settled: not at every step of a drag, nor at every digit typed.
 fn committed(response: &egui::Response) -> bool {
-    response.drag_stopped() || response.lost_focus() || (response.changed() && !response.dragged() && !response.has_focus())
+    response.drag_stopped()
+        || response.lost_focus()
+        || (response.changed() && !response.dragged() && !response.has_focus())
 }
 
 fn draw(ui: &mut Ui, view: &View, state: &mut State) {
@@ -304,7 +307,8 @@ fn draw(ui: &mut Ui, view: &View, state: &mut State) {
         ui.separator();
         ui.horizontal(|ui| {
             ui.label("Opacity");
-            let slider = Slider::new(&mut draw.alpha, 0.0..=1.0).custom_formatter(|value, _| format!("{:.0}%", value * 100.0));
+            let slider =
+                Slider::new(&mut draw.alpha, 0.0..=1.0).custom_formatter(|value, _| format!("{:.0}%", value * 100.0));
             ui.add(slider.custom_parser(|text| Some(text.trim_end_matches('%').trim().parse::<f64>().ok()? / 100.0)))
                 .accessible_name("opacity");
         });
@@ -315,7 +319,11 @@ fn draw(ui: &mut Ui, view: &View, state: &mut State) {
                 &mut draw.colour,
                 &[
                     (MeshColour::Person, "person", "One colour for each person"),
-                    (MeshColour::Spread, "spread", "How wide the heatmaps of each vertex are: how unsure the network is"),
+                    (
+                        MeshColour::Spread,
+                        "spread",
+                        "How wide the heatmaps of each vertex are: how unsure the network is",
+                    ),
                 ],
             );
         });

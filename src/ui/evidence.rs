@@ -4,8 +4,8 @@ use egui::epaint::Mesh;
 use egui::{Color32, Painter, Pos2, Shape, Stroke};
 use glam::Vec2;
 
-use super::theme;
 use super::heatmaps::moments;
+use super::theme;
 use crate::result::{Heatmaps, Person};
 
 /// Height of the highest bar, as a share of the crop.

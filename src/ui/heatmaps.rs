@@ -17,7 +17,8 @@ const END_PT: f32 = 8.0;
 /// Soft-argmax and spread of one heatmap: the expectation of the bin index, and its standard deviation, both in bins.
 /// Of a heatmap that sums to nothing: NaN.
 pub fn moments(heatmap: &[f32]) -> (f32, f32) {
-    let sum = |f: &dyn Fn(f64) -> f64| heatmap.iter().enumerate().map(|(i, &p)| f64::from(p) * f(i as f64)).sum::<f64>();
+    let sum =
+        |f: &dyn Fn(f64) -> f64| heatmap.iter().enumerate().map(|(i, &p)| f64::from(p) * f(i as f64)).sum::<f64>();
     let mass = sum(&|_| 1.0);
     let mean = sum(&|i| i) / mass;
     let variance = sum(&|i| (i - mean) * (i - mean)) / mass;
@@ -40,7 +41,11 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, actions: &mut V
     picker(ui, result, person, state, actions);
     let Some(landmark) = state.landmark else {
         ui.add_space(10.0);
-        let what = if person.mesh.is_some() { "Click a mesh to see its heatmaps" } else { "Click a joint to see its heatmaps" };
+        let what = if person.mesh.is_some() {
+            "Click a mesh to see its heatmaps"
+        } else {
+            "Click a joint to see its heatmaps"
+        };
         theme::empty_state(ui, what, "in either view, or choose a joint above.");
         return;
     };
@@ -195,9 +200,9 @@ fn plot(
             }
         });
     let hovered = response.response.hover_pos().map(|at| response.transform.value_from_position(at).x.round());
-    response.response.widget_info(|| {
-        egui::WidgetInfo::labeled(egui::Role::Image, true, format!("{} heatmap", AXIS_NAMES[axis]))
-    });
+    response
+        .response
+        .widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, format!("{} heatmap", AXIS_NAMES[axis])));
     if let Some(bin) = hovered.filter(|bin| (0.0..bins as f64).contains(bin)) {
         response.response.on_hover_ui_at_pointer(|ui| {
             ui.label(theme::number(describe(bin as usize)));

@@ -31,12 +31,15 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, max_height_pt: 
         return;
     }
     let shown = view.result.and_then(|result| state.shown_person(result)).map(|person| person.id);
-    egui::ScrollArea::vertical().id_salt("people").max_height(max_height_pt).auto_shrink([false, true]).show(ui, |ui| {
-        ui.spacing_mut().item_spacing.y = 1.0;
-        for person in people {
-            row(ui, person, shown == Some(person.id), state);
-        }
-    });
+    egui::ScrollArea::vertical().id_salt("people").max_height(max_height_pt).auto_shrink([false, true]).show(
+        ui,
+        |ui| {
+            ui.spacing_mut().item_spacing.y = 1.0;
+            for person in people {
+                row(ui, person, shown == Some(person.id), state);
+            }
+        },
+    );
 }
 
 fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
@@ -63,7 +66,13 @@ fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
     let number = FontId { size: 12.5, ..TextStyle::Body.resolve(ui.style()) };
     let small = TextStyle::Small.resolve(ui.style());
     let middle = rect.center().y;
-    painter.text(pos2(rect.left() + 28.0, middle), Align2::LEFT_CENTER, format!("#{id}"), number.clone(), fade(theme::STRONG));
+    painter.text(
+        pos2(rect.left() + 28.0, middle),
+        Align2::LEFT_CENTER,
+        format!("#{id}"),
+        number.clone(),
+        fade(theme::STRONG),
+    );
     // Right to left: switch, depth, score; the columns keep their places at every width.
     let depth_right = rect.right() - 30.0;
     let unit = painter.text(pos2(depth_right, middle), Align2::RIGHT_CENTER, "m", small.clone(), fade(theme::WEAK));

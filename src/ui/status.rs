@@ -61,7 +61,11 @@ fn value(ui: &mut Ui, width_pt: f32, number: &str, unit: &str, tip: &str) -> egu
     response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Label, true, &text));
     // Both stand on one line.
     let unit_y = rect.bottom() - unit_galley.size().y - 0.5;
-    ui.painter().galley(egui::pos2(rect.left() + right_pt - number_galley.size().x, rect.top()), number_galley, theme::STRONG);
+    ui.painter().galley(
+        egui::pos2(rect.left() + right_pt - number_galley.size().x, rect.top()),
+        number_galley,
+        theme::STRONG,
+    );
     ui.painter().galley(egui::pos2(rect.left() + right_pt + GAP_PT, unit_y), unit_galley, theme::WEAK);
     if tip.is_empty() { response } else { response.on_hover_text(tip) }
 }

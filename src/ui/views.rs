@@ -1,11 +1,11 @@
 //! The two views: the frame with the meshes on it, and the meshes in 3D. They are textures drawn elsewhere; here they
 //! get their places, their mouse, and what is written on top of them.
 
-use egui::{
-    Align2, Color32, CursorIcon, FontId, Id, PointerButton, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, TextStyle, Ui,
-    UiBuilder, pos2, vec2,
-};
 use egui::emath::GuiRounding as _;
+use egui::{
+    Align2, Color32, CursorIcon, FontId, Id, PointerButton, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, TextStyle,
+    Ui, UiBuilder, pos2, vec2,
+};
 use glam::Vec2;
 
 use super::{Action, State, View, evidence, theme};

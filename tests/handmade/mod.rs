@@ -92,7 +92,11 @@ pub fn result(index: u64, places: &[(Vec3, f32)], landmarks: &[Landmark]) -> Fra
 
 /// Three people, the first one in the middle.
 pub fn three_people(landmarks: &[Landmark]) -> FrameResult {
-    result(128, &[(Vec3::new(0.05, 0.0, 2.6), 0.3), (Vec3::new(-1.0, 0.1, 3.4), -0.5), (Vec3::new(1.35, -0.05, 4.1), 0.9)], landmarks)
+    result(
+        128,
+        &[(Vec3::new(0.05, 0.0, 2.6), 0.3), (Vec3::new(-1.0, 0.1, 3.4), -0.5), (Vec3::new(1.35, -0.05, 4.1), 0.9)],
+        landmarks,
+    )
 }
 
 pub fn status(phase: Phase) -> Status {
@@ -206,8 +210,9 @@ fn gaussian(at: f32, spread: f32) -> Vec<f32> {
     // A second, smaller mode some bins away makes it look like the real thing; the mean of both is `at`.
     let at = at - 3.2 * spread * 0.108 / 1.108;
     let bump = |i: f32, at: f32, spread: f32| (-0.5 * ((i - at) / spread).powi(2)).exp();
-    let values: Vec<f32> =
-        (0..BINS).map(|i| bump(i as f32, at, spread) + 0.18 * bump(i as f32, at + 3.2 * spread, 0.6 * spread)).collect();
+    let values: Vec<f32> = (0..BINS)
+        .map(|i| bump(i as f32, at, spread) + 0.18 * bump(i as f32, at + 3.2 * spread, 0.6 * spread))
+        .collect();
     let sum: f32 = values.iter().sum();
     values.into_iter().map(|v| v / sum).collect()
 }
