@@ -5,6 +5,7 @@
 
 pub mod i2l;
 pub mod input;
+pub mod kernels;
 pub mod layers;
 pub mod param;
 pub mod pose2feat;
