@@ -14,6 +14,8 @@ pub mod pose2feat;
 pub mod posenet3d;
 pub mod resnet;
 pub mod rootnet;
+mod torch_file;
+pub mod weights;
 
 use anyhow::{Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
@@ -99,5 +101,3 @@ mod tests {
         }
     }
 }
-mod torch_file;
-pub mod weights;
