@@ -130,12 +130,11 @@ struct BinTaps {
 
 impl BinTaps {
     fn add(&mut self, index: usize, weight: f32) {
-        match self.taps[..self.count].iter_mut().find(|tap| tap.index == index) {
-            Some(tap) => tap.weight += weight,
-            None => {
-                self.taps[self.count] = Tap { index, weight };
-                self.count += 1;
-            }
+        if let Some(tap) = self.taps[..self.count].iter_mut().find(|tap| tap.index == index) {
+            tap.weight += weight;
+        } else {
+            self.taps[self.count] = Tap { index, weight };
+            self.count += 1;
         }
     }
 
