@@ -12,9 +12,14 @@ pub mod settings;
 pub mod space;
 
 pub mod body;
+pub mod camera_mesh;
 pub mod capture;
 pub mod crop;
 pub mod detect;
+pub mod eval;
+pub mod lixel;
 pub mod nets;
 pub mod pipeline;
 pub mod result;
+pub mod root_depth;
+pub mod train;

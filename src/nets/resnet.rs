@@ -15,6 +15,9 @@ pub struct Depth {
 }
 
 impl Depth {
+    /// The published checkpoints' depth.
+    pub const RESNET50: Self = Self { blocks: [3, 4, 6, 3], bottleneck: true };
+
     /// One of 18, 34, 50, 101, 152.
     pub fn new(layers: usize) -> Result<Self> {
         let (blocks, bottleneck) = match layers {

@@ -12,7 +12,11 @@
 mod support;
 
 mod compare;
+mod geometry;
+mod i2l;
 mod maskrcnn;
+mod measures;
+mod patches;
 
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +31,17 @@ use compare::Report;
 type Run = fn(&Path) -> Result<Report>;
 
 /// A kind of case is told by how its file's name starts.
-const KINDS: &[(&str, Run)] = &[("maskrcnn", maskrcnn::run)];
+const KINDS: &[(&str, Run)] = &[
+    ("i2l_body", i2l::body),
+    ("i2l_hand", i2l::hand),
+    ("rootnet", patches::rootnet),
+    ("posenet3d", patches::posenet3d),
+    ("preprocess", geometry::preprocess),
+    ("restore", geometry::restore),
+    ("metrics", measures::metrics),
+    ("losses", measures::losses),
+    ("maskrcnn", maskrcnn::run),
+];
 
 /// File endings that a case can have; everything else beside the cases (bodies, manifests) is their input.
 const CASE_ENDINGS: [&str; 1] = ["safetensors"];
@@ -57,8 +71,8 @@ fn find_cases(folder: &Path, kinds: &[(&'static str, Run)]) -> Result<Vec<(PathB
     Ok(cases)
 }
 
-/// Runs all cases of a folder; a broken one does not keep the others from running.
-fn run_folder(folder: &Path, kinds: &[(&'static str, Run)]) -> Result<Summary> {
+/// Runs all cases of a folder and says a line for each; a broken one does not keep the others from running.
+fn run_folder(folder: &Path, kinds: &[(&'static str, Run)], say: impl Fn(&str)) -> Result<Summary> {
     let cases = find_cases(folder, kinds)?;
     if cases.is_empty() {
         bail!("{} holds no case: a case is a file like i2l_body_noise.safetensors", folder.display());
@@ -73,11 +87,11 @@ fn run_folder(folder: &Path, kinds: &[(&'static str, Run)]) -> Result<Summary> {
         let secs = start.elapsed().as_secs_f64();
         match outcome {
             Ok(stages) => {
-                println!("case {name}: ok  {stages} ({secs:.1} s)");
+                say(&format!("case {name}: ok  {stages} ({secs:.1} s)"));
                 summary.passed.push(name);
             }
             Err(error) => {
-                println!("case {name}: FAILED  {error:#} ({secs:.1} s)");
+                say(&format!("case {name}: FAILED  {error:#} ({secs:.1} s)"));
                 summary.failed.push(format!("{name}: {error:#}"));
             }
         }
@@ -95,7 +109,7 @@ fn every_case_agrees_with_its_reference() {
     let folder = std::env::var_os("GOLDEN_DIR").map_or_else(support::project_golden_dir, PathBuf::from);
     // The test harness may have begun a line.
     println!("\ncases of {}", folder.display());
-    let summary = run_folder(&folder, KINDS).unwrap_or_else(|error| panic!("{error:#}"));
+    let summary = run_folder(&folder, KINDS, |line| println!("{line}")).unwrap_or_else(|error| panic!("{error:#}"));
     println!("{} cases agree, {} do not", summary.passed.len(), summary.failed.len());
     let failures = summary.failed.iter().fold(String::new(), |mut text, failure| {
         let _ = write!(text, "\n  {failure}");
@@ -109,8 +123,8 @@ fn a_folder_without_cases_fails() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("i2l_body.manifest.json"), "{}").expect("writing");
     let kinds: &[(&str, Run)] = &[("i2l_body", |_| bail!("unreachable"))];
-    assert!(run_folder(folder.path(), kinds).is_err());
-    assert!(run_folder(&folder.path().join("absent"), kinds).is_err());
+    assert!(run_folder(folder.path(), kinds, |_| ()).is_err());
+    assert!(run_folder(&folder.path().join("absent"), kinds, |_| ()).is_err());
 }
 
 #[test]
@@ -131,7 +145,7 @@ fn a_broken_case_fails_by_name_and_the_others_run() {
     };
     let kinds: &[(&str, Run)] =
         &[("a", passes), ("b", deviates), ("c", |path| bail!("cannot read {}", path.display()))];
-    let summary = run_folder(folder.path(), kinds).expect("there are cases");
+    let summary = run_folder(folder.path(), kinds, |_| ()).expect("there are cases");
     assert_eq!(summary.passed, ["a_one", "a_two"]);
     assert_eq!(summary.failed.len(), 2);
     assert!(summary.failed[0].starts_with("b_three: ") && summary.failed[1].starts_with("c: "));
