@@ -6,6 +6,7 @@
 
 pub mod i2l;
 pub mod input;
+pub mod kernels;
 pub mod layers;
 pub mod maskrcnn;
 pub mod param;
