@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
-use super::NetConfig;
+use super::NetSizes;
 use super::input::to_unit_range;
 use super::layers::{Activation, BN_EPS, DeconvStack, FoldedNorm, Pointwise1d};
 use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
@@ -70,16 +70,16 @@ struct LixelHead {
 }
 
 impl LixelHead {
-    fn load(config: &NetConfig, points: usize, vb: &VarBuilder) -> CandleResult<Self> {
+    fn load(sizes: &NetSizes, points: usize, vb: &VarBuilder) -> CandleResult<Self> {
         const C: usize = DeconvStack::CHANNELS;
-        let bins = config.heatmap();
+        let bins = sizes.heatmap();
         let head = |name: &str| Pointwise1d::load(C, points, None, Activation::None, &vb.pp(name));
         let norm = FoldedNorm::load(C * bins, BN_EPS, &vb.pp("conv_z_1.1"))?;
         Ok(Self {
-            deconv: DeconvStack::load(config.features(), &vb.pp("deconv"))?,
+            deconv: DeconvStack::load(sizes.features(), &vb.pp("deconv"))?,
             x: head("conv_x.0")?,
             y: head("conv_y.0")?,
-            z_1: Pointwise1d::load(config.features(), C * bins, Some(norm), Activation::Relu, &vb.pp("conv_z_1.0"))?,
+            z_1: Pointwise1d::load(sizes.features(), C * bins, Some(norm), Activation::Relu, &vb.pp("conv_z_1.0"))?,
             z_2: head("conv_z_2.0")?,
             bins,
         })
@@ -93,7 +93,7 @@ impl LixelHead {
         let pooled = feature.flatten_from(2)?.mean_keepdim(2)?; // [B, C, 1]
         let line = self.z_1.forward(&pooled)?; // [B, 256 D, 1]
         let line = line.reshape((line.dim(0)?, DeconvStack::CHANNELS, self.bins))?;
-        Lixels::from_logits([x, y, self.z_2.forward(&line)?])
+        Lixels::from_logits(&[x, y, self.z_2.forward(&line)?])
     }
 }
 
@@ -121,7 +121,7 @@ pub struct I2lFeatures {
 
 /// The network.
 pub struct I2l {
-    config: NetConfig,
+    sizes: NetSizes,
     shape: I2lShape,
     stem: Stem,
     pose_backbone: Stages,
@@ -134,27 +134,27 @@ pub struct I2l {
 
 impl I2l {
     /// Reads a checkpoint's `network`, without the `module.` before its names.
-    pub fn load(config: NetConfig, shape: I2lShape, vb: &VarBuilder) -> CandleResult<Self> {
+    pub fn load(sizes: NetSizes, shape: I2lShape, vb: &VarBuilder) -> CandleResult<Self> {
         let backbone = vb.pp("pose_backbone");
         let params = shape.params.map(|ParamShape { rotations, shape: coefficients }| {
             ParamRegressor::load(shape.joints, rotations, coefficients, &vb.pp("param_regressor"))
         });
         Ok(Self {
-            config,
+            sizes,
             shape,
             stem: Stem::load(BN_EPS, &backbone)?,
-            pose_backbone: Stages::load(config.depth(), BN_EPS, &backbone)?,
-            pose_net: LixelHead::load(&config, shape.joints, &vb.pp("pose_net"))?,
-            pose2feat: Pose2Feat::load(shape.joints, config.heatmap(), &vb.pp("pose2feat"))?,
-            mesh_backbone: Stages::load(config.depth(), BN_EPS, &vb.pp("mesh_backbone"))?,
-            mesh_net: LixelHead::load(&config, shape.vertices, &vb.pp("mesh_net"))?,
+            pose_backbone: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
+            pose_net: LixelHead::load(&sizes, shape.joints, &vb.pp("pose_net"))?,
+            pose2feat: Pose2Feat::load(shape.joints, sizes.heatmap(), &vb.pp("pose2feat"))?,
+            mesh_backbone: Stages::load(sizes.depth(), BN_EPS, &vb.pp("mesh_backbone"))?,
+            mesh_net: LixelHead::load(&sizes, shape.vertices, &vb.pp("mesh_net"))?,
             param_regressor: params.transpose()?,
         })
     }
 
     /// Sizes of the patch and of the heatmaps.
-    pub fn config(&self) -> &NetConfig {
-        &self.config
+    pub fn sizes(&self) -> &NetSizes {
+        &self.sizes
     }
 
     /// Joints, vertices, and what the second stage has.
@@ -164,7 +164,7 @@ impl I2l {
 
     /// Patches `[B, 3, H, W]`, RGB in `0..=255`.
     pub fn forward(&self, patches: &Tensor) -> Result<I2lOutput> {
-        self.config.check_patches(patches)?;
+        self.sizes.check_patches(patches)?;
         let early = self.stem.forward(&to_unit_range(patches)?)?;
         let pose = self.pose_backbone.forward(&early)?;
         let joints = self.pose_net.forward(&pose)?;

@@ -140,6 +140,7 @@ impl ConvShape {
     }
 
     /// The same with a stride.
+    #[must_use]
     pub fn strided(self, stride: usize) -> Self {
         Self { stride, ..self }
     }

@@ -22,20 +22,20 @@ use resnet::Depth;
 
 /// The sizes of a network that its weights do not tell: they stand in the small file beside the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NetConfig {
+pub struct NetSizes {
     depth: Depth,
     input: usize,
     heatmap: usize,
 }
 
-impl Default for NetConfig {
+impl Default for NetSizes {
     /// The published checkpoints: ResNet-50, 256 x 256 pixels, 64 bins.
     fn default() -> Self {
         Self { depth: Depth::RESNET50, input: 256, heatmap: 64 }
     }
 }
 
-impl NetConfig {
+impl NetSizes {
     /// Largest side of a patch: beyond it a frame's worth of heatmaps would not fit in memory.
     const MAX_INPUT: usize = 1024;
 
@@ -87,12 +87,12 @@ mod tests {
 
     #[test]
     fn sizes_that_cannot_be_are_refused() {
-        assert_eq!(NetConfig::new(50, 256, 64).unwrap(), NetConfig::default());
-        assert!(NetConfig::new(18, 64, 16).is_ok());
+        assert_eq!(NetSizes::new(50, 256, 64).unwrap(), NetSizes::default());
+        assert!(NetSizes::new(18, 64, 16).is_ok());
         for (resnet, input, heatmap) in
             [(51, 256, 64), (50, 256, 32), (50, 100, 25), (50, 0, 0), (50, 4096, 1024), (50, 64, usize::MAX / 4 + 17)]
         {
-            assert!(NetConfig::new(resnet, input, heatmap).is_err(), "{resnet} {input} {heatmap}");
+            assert!(NetSizes::new(resnet, input, heatmap).is_err(), "{resnet} {input} {heatmap}");
         }
     }
 }

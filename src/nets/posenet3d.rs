@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
-use super::NetConfig;
+use super::NetSizes;
 use super::input::imagenet_undivided;
 use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack};
 use super::resnet::{Stages, Stem};
@@ -104,11 +104,11 @@ impl JointSet {
 }
 
 /// Joints of a checkpoint, read off the shape of `head.final_layer.weight` (`[J * D, 256, 1, 1]`).
-pub fn joint_count(config: &NetConfig, shape_of: impl Fn(&str) -> Option<Vec<usize>>) -> Result<usize> {
+pub fn joint_count(sizes: &NetSizes, shape_of: impl Fn(&str) -> Option<Vec<usize>>) -> Result<usize> {
     const NAME: &str = "head.final_layer.weight";
     let rows = shape_of(NAME).and_then(|shape| shape.first().copied());
     let rows = rows.with_context(|| format!("no tensor {NAME}: not 3D PoseNet weights"))?;
-    let bins = config.heatmap();
+    let bins = sizes.heatmap();
     if rows == 0 || !rows.is_multiple_of(bins) {
         bail!("{NAME} has {rows} rows, which is no multiple of the heatmap size {bins}");
     }
@@ -117,7 +117,7 @@ pub fn joint_count(config: &NetConfig, shape_of: impl Fn(&str) -> Option<Vec<usi
 
 /// The network.
 pub struct PoseNet3d {
-    config: NetConfig,
+    sizes: NetSizes,
     joints: usize,
     stem: Stem,
     stages: Stages,
@@ -127,22 +127,22 @@ pub struct PoseNet3d {
 
 impl PoseNet3d {
     /// Reads a checkpoint's `network`, without the `module.` before its names.
-    pub fn load(config: NetConfig, joints: usize, vb: &VarBuilder) -> CandleResult<Self> {
+    pub fn load(sizes: NetSizes, joints: usize, vb: &VarBuilder) -> CandleResult<Self> {
         let (backbone, head) = (vb.pp("backbone"), vb.pp("head"));
-        let shape = ConvShape::same(DeconvStack::CHANNELS, joints * config.heatmap(), 1);
+        let shape = ConvShape::same(DeconvStack::CHANNELS, joints * sizes.heatmap(), 1);
         Ok(Self {
-            config,
+            sizes,
             joints,
             stem: Stem::load(BN_EPS, &backbone)?,
-            stages: Stages::load(config.depth(), BN_EPS, &backbone)?,
-            deconv: DeconvStack::load(config.features(), &head.pp("deconv_layers"))?,
+            stages: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
+            deconv: DeconvStack::load(sizes.features(), &head.pp("deconv_layers"))?,
             volume: Conv2d::load(shape, true, None, Activation::None, &head.pp("final_layer"))?,
         })
     }
 
     /// Sizes of the patch and of the heatmaps.
-    pub fn config(&self) -> &NetConfig {
-        &self.config
+    pub fn sizes(&self) -> &NetSizes {
+        &self.sizes
     }
 
     /// Joints.
@@ -152,7 +152,7 @@ impl PoseNet3d {
 
     /// Patches `[B, 3, H, W]`, RGB in `0..=255`, to the marginals of each joint's volume.
     pub fn forward(&self, patches: &Tensor) -> Result<Lixels> {
-        self.config.check_patches(patches)?;
+        self.sizes.check_patches(patches)?;
         Ok(Lixels::new(self.marginals(patches)?)?)
     }
 
@@ -160,7 +160,7 @@ impl PoseNet3d {
     /// test time. The mean of the two distributions has the mean of the two coordinates, and its spread tells their
     /// disagreement too.
     pub fn forward_flip_averaged(&self, patches: &Tensor, set: &JointSet) -> Result<Lixels> {
-        self.config.check_patches(patches)?;
+        self.sizes.check_patches(patches)?;
         let order = set.mirrored();
         if order.len() != self.joints {
             bail!("the network has {} joints and the joint set {}", self.joints, order.len());
@@ -173,12 +173,15 @@ impl PoseNet3d {
 
     /// `[B, 3, H, W] -> [B, J, 3, D]`
     fn marginals(&self, patches: &Tensor) -> CandleResult<Tensor> {
-        let (people, joints, bins) = (patches.dim(0)?, self.joints, self.config.heatmap());
+        let (people, joints, bins) = (patches.dim(0)?, self.joints, self.sizes.heatmap());
         let feature = self.stages.forward(&self.stem.forward(&imagenet_undivided(patches)?)?)?;
         let logits = self.volume.forward(&self.deconv.forward(&feature)?)?; // [B, J D, D, D]
         let volume = lixel::softmax(&logits.reshape((people, joints, bins * bins * bins))?)?;
-        let z = volume.reshape((people, joints, bins, bins * bins))?.sum(3)?;
-        let plane = volume.reshape((people, joints, bins, bins, bins))?.sum(2)?; // [B, J, D (y), D (x)]
+        let volume = volume.reshape((people * joints, bins, bins * bins))?;
+        let z = volume.sum(2)?.reshape((people, joints, bins))?;
+        // A sum over the first axis, as a product: the volume is read once, in its order.
+        let ones = Tensor::ones((people * joints, 1, bins), volume.dtype(), volume.device())?;
+        let plane = ones.matmul(&volume)?.reshape((people, joints, bins, bins))?; // [B, J, D (y), D (x)]
         Tensor::stack(&[plane.sum(2)?, plane.sum(3)?, z], 2)
     }
 }

@@ -6,7 +6,7 @@ use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 use glam::Vec2;
 
-use super::NetConfig;
+use super::NetSizes;
 use super::input::imagenet_undivided;
 use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack};
 use super::resnet::{Stages, Stem};
@@ -44,7 +44,7 @@ impl RootOutput {
 
 /// The network.
 pub struct RootNet {
-    config: NetConfig,
+    sizes: NetSizes,
     stem: Stem,
     stages: Stages,
     deconv: DeconvStack,
@@ -54,29 +54,29 @@ pub struct RootNet {
 
 impl RootNet {
     /// Reads a checkpoint's `network`, without the `module.` before its names.
-    pub fn load(config: NetConfig, vb: &VarBuilder) -> CandleResult<Self> {
+    pub fn load(sizes: NetSizes, vb: &VarBuilder) -> CandleResult<Self> {
         let (backbone, root) = (vb.pp("backbone"), vb.pp("root"));
         let one = |input, name: &str| {
             Conv2d::load(ConvShape::same(input, 1, 1), true, None, Activation::None, &root.pp(name))
         };
         Ok(Self {
-            config,
+            sizes,
             stem: Stem::load(BN_EPS, &backbone)?,
-            stages: Stages::load(config.depth(), BN_EPS, &backbone)?,
-            deconv: DeconvStack::load(config.features(), &root.pp("deconv_layers"))?,
+            stages: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
+            deconv: DeconvStack::load(sizes.features(), &root.pp("deconv_layers"))?,
             xy: one(DeconvStack::CHANNELS, "xy_layer")?,
-            depth: one(config.features(), "depth_layer")?,
+            depth: one(sizes.features(), "depth_layer")?,
         })
     }
 
     /// Sizes of the patch and of the heatmap.
-    pub fn config(&self) -> &NetConfig {
-        &self.config
+    pub fn sizes(&self) -> &NetSizes {
+        &self.sizes
     }
 
     /// Patches `[B, 3, H, W]`, RGB in `0..=255`.
     pub fn forward(&self, patches: &Tensor) -> Result<RootOutput> {
-        self.config.check_patches(patches)?;
+        self.sizes.check_patches(patches)?;
         let feature = self.stages.forward(&self.stem.forward(&imagenet_undivided(patches)?)?)?;
         let logits = self.xy.forward(&self.deconv.forward(&feature)?)?; // [B, 1, D, D]
         let heatmap = lixel::softmax(&logits.flatten_from(1)?)?.reshape(logits.squeeze(1)?.shape())?;

@@ -8,7 +8,7 @@ use glam::{DQuat, DVec3};
 
 use lixelscope::lixel::Lixels;
 use lixelscope::lixel::gaussian::{SIGMA, gaussian_volume};
-use lixelscope::nets::NetConfig;
+use lixelscope::nets::NetSizes;
 use lixelscope::nets::i2l::{I2l, I2lShape};
 use lixelscope::nets::param::joints_from_mesh;
 
@@ -29,13 +29,13 @@ fn run(case: &Path, kind: &str) -> Result<Report> {
     let device = support::device()?;
     let shape = I2lShape::from_shapes(|name| manifest.shape(name).ok().map(<[usize]>::to_vec))?;
     let bins = manifest.shape("pose_net.conv_z_1.0.weight")?[0] / 256;
-    let config = NetConfig::new(manifest.resnet, bins * 4, bins)?;
-    let network = I2l::load(config, shape, &manifest.var_builder(&device)?)?;
+    let sizes = NetSizes::new(manifest.resnet, bins * 4, bins)?;
+    let network = I2l::load(sizes, shape, &manifest.var_builder(&device)?)?;
 
     // The cases' inputs are in [0, 1], the network's patches in 0..=255.
     let input = match expected.get("input") {
         Some(input) => input.to_device(&device)?,
-        None => support::fill("input", 0.5, 0.5, &[1, 3, config.input(), config.input()], &device)?,
+        None => support::fill("input", 0.5, 0.5, &[1, 3, sizes.input(), sizes.input()], &device)?,
     };
     let input = if input.rank() == 3 { input.unsqueeze(0)? } else { input };
     let output = network.forward(&(input * 255.0)?)?;

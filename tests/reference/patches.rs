@@ -5,22 +5,22 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
-use lixelscope::nets::NetConfig;
+use lixelscope::nets::NetSizes;
 use lixelscope::nets::posenet3d::{JointSet, PoseNet3d, joint_count};
 use lixelscope::nets::rootnet::RootNet;
-use lixelscope::root_depth::k_m;
+use lixelscope::root_depth::{REAL_BOX_M, k_m};
 use lixelscope::space::{Intrinsics, RectPx};
 
 use crate::compare::{Expected, Report, Tolerance, numbers, sample};
 use crate::support::{self, Manifest};
 
 /// `crop_u8 [N, H, W, 3]` as patches `[N, 3, H, W]`, and the sizes that belong to them.
-fn crops(expected: &mut Expected, manifest: &Manifest) -> Result<(Tensor, NetConfig)> {
+fn crops(expected: &mut Expected, manifest: &Manifest) -> Result<(Tensor, NetSizes)> {
     let crops = expected.tensor("crop_u8")?;
     let crops = if crops.rank() == 3 { crops.unsqueeze(0)? } else { crops };
     let (_, side, _, _) = crops.dims4().context("crop_u8")?;
     let patches = crops.to_device(&support::device()?)?.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(DType::F32)?;
-    Ok((patches, NetConfig::new(manifest.resnet, side, side / 4)?))
+    Ok((patches, NetSizes::new(manifest.resnet, side, side / 4)?))
 }
 
 pub fn rootnet(case: &Path) -> Result<Report> {
@@ -29,8 +29,8 @@ pub fn rootnet(case: &Path) -> Result<Report> {
 
     let mut expected = Expected::read(case)?;
     let manifest = Manifest::of_case(case, "rootnet")?;
-    let (patches, config) = crops(&mut expected, &manifest)?;
-    let network = RootNet::load(config, &manifest.var_builder(patches.device())?)?;
+    let (patches, sizes) = crops(&mut expected, &manifest)?;
+    let network = RootNet::load(sizes, &manifest.var_builder(patches.device())?)?;
     let output = network.forward(&patches)?;
     let roots = output.roots()?;
 
@@ -50,7 +50,7 @@ pub fn rootnet(case: &Path) -> Result<Report> {
     let k_mm: Vec<f64> = if let Some(boxes) = expected.get("bbox") {
         let rects = numbers(&boxes)?;
         let rects = rects.chunks_exact(4).map(|r| RectPx::from([r[0] as f32, r[1] as f32, r[2] as f32, r[3] as f32]));
-        let k_mm: Vec<f64> = rects.map(|rect| 1e3 * f64::from(k_m(&camera, &rect))).collect();
+        let k_mm: Vec<f64> = rects.map(|rect| 1e3 * f64::from(k_m(&camera, &rect, REAL_BOX_M))).collect();
         if let Some(k_value) = expected.get("k_value") {
             report.compare("k_value", &k_mm, &numbers(&k_value)?, Tolerance::FEATURE)?;
         }
@@ -74,9 +74,9 @@ pub fn rootnet(case: &Path) -> Result<Report> {
 pub fn posenet3d(case: &Path) -> Result<Report> {
     let mut expected = Expected::read(case)?;
     let manifest = Manifest::of_case(case, "posenet3d")?;
-    let (patches, config) = crops(&mut expected, &manifest)?;
-    let joints = joint_count(&config, |name| manifest.shape(name).ok().map(<[usize]>::to_vec))?;
-    let network = PoseNet3d::load(config, joints, &manifest.var_builder(patches.device())?)?;
+    let (patches, sizes) = crops(&mut expected, &manifest)?;
+    let joints = joint_count(&sizes, |name| manifest.shape(name).ok().map(<[usize]>::to_vec))?;
+    let network = PoseNet3d::load(sizes, joints, &manifest.var_builder(patches.device())?)?;
 
     let mut report = Report::default();
     let straight = network.forward(&patches)?.coords;
@@ -90,7 +90,7 @@ pub fn posenet3d(case: &Path) -> Result<Report> {
     {
         let order = Tensor::new(set.mirrored(), flipped.device())?;
         let swapped = flipped.index_select(&order, flipped.rank() - 2)?;
-        let last = config.heatmap() as f64 - 1.0;
+        let last = sizes.heatmap() as f64 - 1.0;
         let (straight, mut swapped) = (numbers(&straight)?, numbers(&swapped)?);
         swapped.iter_mut().step_by(3).for_each(|x| *x = last - *x);
         let mean: Vec<f64> = straight.iter().zip(&swapped).map(|(a, b)| (a + b) / 2.0).collect();

@@ -8,6 +8,7 @@
 mod conv;
 mod gather;
 mod map;
+mod peak;
 mod pointwise;
 mod pool;
 mod simd;
@@ -19,6 +20,7 @@ mod winograd;
 pub use conv::{Finish, PackedConv, PackedDeconv};
 pub use gather::{PixelGroups, gather};
 pub use map::Map;
+pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
 pub use simd::{Isa, LANES};
