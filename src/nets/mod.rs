@@ -1,7 +1,8 @@
 //! The networks: tensors in, tensors out. One file each; names follow the checkpoints. Batch norm is folded into
 //! the convolutions when the weights are loaded; every network takes any batch size.
 //!
-//! They all read the same patches (see [`input`]), and each normalises them as its checkpoints expect.
+//! Mask R-CNN reads whole frames; the others all read the same patches (see [`input`]), and each normalises them as
+//! its checkpoints expect.
 
 pub mod convert;
 pub mod i2l;

@@ -51,7 +51,12 @@ impl Stem {
 
     /// `[B, 3, H, W] -> [B, 64, H/4, W/4]`
     pub fn forward(&self, image: &Tensor) -> CandleResult<Tensor> {
-        self.0.run(&Features::Plain(image.clone()), None)?.max_pool_3x3()?.to_tensor()
+        self.run(image)?.to_tensor()
+    }
+
+    /// [`Self::forward`] within a chain of layers.
+    pub fn run(&self, image: &Tensor) -> CandleResult<Features> {
+        self.0.run(&Features::Plain(image.clone()), None)?.max_pool_3x3()
     }
 }
 
@@ -146,13 +151,18 @@ impl Stages {
 
     /// The outputs of all four stages, finest first.
     pub fn forward_all(&self, early: &Tensor) -> CandleResult<Vec<Tensor>> {
-        let mut x = Features::new(early)?;
-        let mut outputs = Vec::with_capacity(4);
+        self.run_all(&Features::new(early)?)?.iter().map(Features::to_tensor).collect()
+    }
+
+    /// [`Self::forward_all`] within a chain of layers.
+    pub fn run_all(&self, early: &Features) -> CandleResult<Vec<Features>> {
+        let mut outputs: Vec<Features> = Vec::with_capacity(4);
         for blocks in &self.0 {
+            let mut x: Option<Features> = None;
             for block in blocks {
-                x = block.run(&x)?;
+                x = Some(block.run(x.as_ref().or(outputs.last()).unwrap_or(early))?);
             }
-            outputs.push(x.to_tensor()?);
+            outputs.extend(x);
         }
         Ok(outputs)
     }

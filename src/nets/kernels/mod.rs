@@ -6,6 +6,7 @@
 #![allow(clippy::inline_always)]
 
 mod conv;
+mod gather;
 mod map;
 mod peak;
 mod pointwise;
@@ -17,9 +18,10 @@ mod tile;
 mod winograd;
 
 pub use conv::{Finish, PackedConv, PackedDeconv};
+pub use gather::{PixelGroups, gather};
 pub use map::Map;
 pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
-pub use simd::Isa;
+pub use simd::{Isa, LANES};
 pub use winograd::Winograd;
