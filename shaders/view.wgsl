@@ -3,8 +3,8 @@
 
 struct View {
     clip_from_camera: mat4x4<f32>,
-    // Unit vector against the direction of view.
-    to_eye: vec3<f32>,
+    // Where it is seen from.
+    eye_camera_m: vec3<f32>,
     // Height of the ground (y points down).
     ground_y_m: f32,
     target_size_px: vec2<f32>,

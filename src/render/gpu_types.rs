@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub(super) struct View {
     pub clip_from_camera: [[f32; 4]; 4],
-    pub to_eye: [f32; 3],
+    pub eye_camera_m: [f32; 3],
     pub ground_y_m: f32,
     pub target_size_px: [f32; 2],
     pub frame_origin_px: [f32; 2],
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn view_has_the_shaders_layout() {
-        let rust = offsets!(View; clip_from_camera, to_eye, ground_y_m, target_size_px, frame_origin_px,
+        let rust = offsets!(View; clip_from_camera, eye_camera_m, ground_y_m, target_size_px, frame_origin_px,
             frame_size_px, target_px_per_frame_px, focal_px, image_min, image_max, image_plane_m, opacity, flatness,
             frame_taps, grid_centre_m, fog_m, near_m, edge_shade, edge_opacity, pad_0, pad_1);
         for (name, _) in SHADERS {

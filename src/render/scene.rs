@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
-use glam::{Mat4, Vec2, Vec3};
+use glam::{Mat4, Vec2};
 
 use super::camera::{NEAR_M, OrbitCamera, OverlayFit, is_drawable};
 use super::frame::{FramePasses, FrameTexture};
@@ -152,7 +152,6 @@ impl SceneRenderer {
         let opacity = if self.options.alpha.is_finite() { self.options.alpha.clamp(0.0, 1.0) } else { 1.0 };
         let view = View {
             clip_from_camera: clip_from_camera.to_cols_array_2d(),
-            to_eye: Vec3::NEG_Z.to_array(),
             frame_origin_px: fit.origin.to_array(),
             target_px_per_frame_px: fit.scale,
             focal_px: k.map_or(1.0, |k| k.fx.abs() * fit.scale),
@@ -184,7 +183,7 @@ impl SceneRenderer {
         let slope = |corner: Vec2| k.map_or(Vec2::ZERO, |k| k.camera_from_frame(corner, 1.0).truncate());
         let view = View {
             clip_from_camera: clip_from_camera.to_cols_array_2d(),
-            to_eye: (camera.eye_m() - camera.target_m).normalize_or(Vec3::NEG_Z).to_array(),
+            eye_camera_m: camera.eye_m().to_array(),
             ground_y_m: self.ground_y_m(),
             focal_px: OrbitCamera::focal_px(size),
             image_min: slope(corners[0]).to_array(),
