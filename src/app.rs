@@ -233,7 +233,7 @@ impl<F: Feed> App<F> {
 
     fn repaint_after(&mut self, delay: Duration) {
         // egui says "never" with a very long time.
-        let at = Instant::now().checked_add(delay).filter(|_| delay < Duration::from_secs(3600));
+        let at = Instant::now().checked_add(delay).filter(|_| delay < Duration::from_hours(1));
         self.repaint_at = at.into_iter().chain(self.repaint_at).min();
     }
 

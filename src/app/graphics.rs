@@ -121,7 +121,12 @@ impl Graphics {
         let mut painter = egui_wgpu::Renderer::new(device, config.format, RendererOptions::default());
         if ctx.cumulative_pass_nr() > 0 {
             // egui sends changes of its font texture only; a new device wants all of it.
-            let fonts = ImageDelta::full(ctx.fonts(|fonts| fonts.image()), TextureAtlas::texture_options());
+            #[expect(
+                clippy::redundant_closure_for_method_calls,
+                reason = "the method is not general enough over lifetimes"
+            )]
+            let image = ctx.fonts(|fonts| fonts.image());
+            let fonts = ImageDelta::full(image, TextureAtlas::texture_options());
             painter.update_texture(device, &gpu.queue, TextureId::default(), &fonts);
         }
         let scene = SceneRenderer::new(device, &gpu.queue, VIEW_FORMAT)?;
@@ -231,7 +236,7 @@ impl Graphics {
             Current::Success(picture) => (picture, true),
             Current::Suboptimal(picture) => (picture, false),
             Current::Timeout => return Painted::Again(SOON),
-            Current::Occluded => return Painted::Again(LATER),
+            Current::Occluded | Current::Validation => return Painted::Again(LATER),
             Current::Outdated => {
                 self.surface.configure(&self.gpu.device, &self.config);
                 return Painted::Again(Duration::ZERO);
@@ -249,7 +254,6 @@ impl Graphics {
                 }
                 return Painted::Again(SOON);
             }
-            Current::Validation => return Painted::Again(LATER),
         };
 
         let Gpu { device, queue, .. } = &self.gpu;

@@ -1,7 +1,5 @@
 //! The bar at the top: source, transport, estimator, boxes, camera, drawing. Every control acts at once.
 
-use std::path::PathBuf;
-
 use egui::containers::menu::{MenuButton, MenuConfig};
 use egui::{Button, DragValue, PopupCloseBehavior, RichText, Slider, TextEdit, Ui};
 
@@ -103,29 +101,33 @@ fn source(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>
             let path = state.path.trim();
             let clicked = ui.add_enabled(!path.is_empty(), Button::new("Open")).clicked();
             if (clicked || entered) && !path.is_empty() {
-                let command = Command::Source(SourceSpec::Path(path_from(path)));
-                state.send(command, actions);
-                ui.close();
+                match source_from(path) {
+                    Ok(source) => {
+                        state.send(Command::Source(source), actions);
+                        ui.close();
+                    }
+                    Err(error) => state.say(ui.ctx(), format!("{error:#}"), true),
+                }
             }
         });
         ui.label(theme::hint("Or drop one onto the window.").text_style(egui::TextStyle::Small));
     });
 }
 
-/// What was typed or pasted, without quotes, `~` being the home folder.
-fn path_from(text: &str) -> PathBuf {
+/// What was typed or pasted: as on the command line, with quotes taken off and `~` being the home folder.
+fn source_from(text: &str) -> anyhow::Result<SourceSpec> {
     let text = text.trim_matches(['"', '\'']);
     let home = || directories::UserDirs::new().map(|dirs| dirs.home_dir().to_owned());
     match text.strip_prefix("~/").and_then(|rest| Some(home()?.join(rest))) {
-        Some(path) => path,
-        None => PathBuf::from(text),
+        Some(path) => Ok(SourceSpec::Path(path)),
+        None => text.parse(),
     }
 }
 
 fn transport(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>) {
     let over = matches!(view.status.phase, Phase::Ended(_) | Phase::Failed(_));
     let (icon, text) = if state.paused || over { (Icon::Play, "Go on") } else { (Icon::Pause, "Hold at this frame") };
-    let open = !view.status.source.is_empty();
+    let open = !view.status.source.is_empty() || matches!(view.status.phase, Phase::Failed(_));
     let mut button = |ui: &mut Ui, enabled, icon, name, text, hotkey| {
         let response = icons::button(ui, enabled, icon, name);
         if response.on_hover_text(tip(ui.ctx(), text, hotkey)).clicked() {
@@ -272,10 +274,10 @@ fn camera(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
                 wanted = Some(CameraSetting::HorizontalFov(state.fov_deg.to_radians()));
             }
         });
-        if let Some(camera) = state.calibrated {
-            if ui.radio(now == camera, "Calibration file").clicked() {
-                wanted = Some(camera);
-            }
+        if let Some(camera) = state.calibrated
+            && ui.radio(now == camera, "Calibration file").clicked()
+        {
+            wanted = Some(camera);
         }
         if let Some(camera) = wanted.filter(|camera| *camera != now) {
             state.send(Command::Camera(camera), actions);
@@ -349,7 +351,7 @@ fn shortened(text: &str, most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{path_from, shortened};
+    use super::{SourceSpec, shortened, source_from};
 
     #[test]
     fn long_names_keep_both_ends() {
@@ -361,8 +363,10 @@ mod tests {
     }
 
     #[test]
-    fn quotes_around_a_path_are_not_part_of_it() {
-        assert_eq!(path_from("\"a b.png\""), std::path::Path::new("a b.png"));
-        assert!(!path_from("~/x").starts_with("~"));
+    fn sources_are_typed_as_on_the_command_line() {
+        assert_eq!(source_from("\"a b.png\"").unwrap(), SourceSpec::Path("a b.png".into()));
+        assert_eq!(source_from("webcam:2").unwrap(), SourceSpec::Webcam(2));
+        assert!(matches!(source_from("~/x").unwrap(), SourceSpec::Path(path) if !path.starts_with("~")));
+        assert!(source_from("webcam:x").is_err());
     }
 }

@@ -2,8 +2,10 @@
 
 use egui::{ComboBox, DragValue, Ui, Vec2};
 use egui_plot::{Bar, BarChart, GridMark, Plot, Span, VLine};
+use glam::Vec3;
 
 use super::{Action, State, View, theme};
+use crate::camera_mesh::{BODY_BOX_M, HAND_BOX_M, LixelVolume};
 use crate::result::{EstimatorKind, FrameResult, Heatmaps, Landmark, Person};
 
 const AXIS_NAMES: [&str; 3] = ["x", "y", "z"];
@@ -127,11 +129,8 @@ fn plots(ui: &mut Ui, result: &FrameResult, person: &Person, heatmaps: &Heatmaps
         let peak = values.iter().copied().fold(0.0, f32::max);
         caption(ui, axis, mean, spread, peak);
         plot(ui, axis, values, (mean, spread), peak, height_pt, |bin| {
-            let mut lines = format!("bin {bin}   p {:.4}", values.get(bin).copied().unwrap_or_default());
-            if let Some(place) = place_of(result, person, axis, bin) {
-                lines = format!("{lines}\n{place}");
-            }
-            lines
+            let p = values.get(bin).copied().unwrap_or_default();
+            format!("bin {bin}   p {p:.4}\n{}", place_of(result, person, axis, bin))
         });
     }
 }
@@ -211,20 +210,18 @@ fn plot(
 }
 
 /// Where a bin lies outside of the network: in the frame, or relative to the root joint's depth.
-fn place_of(result: &FrameResult, person: &Person, axis: usize, bin: usize) -> Option<String> {
-    let share = bin as f32 / result.bins.max(1) as f32;
-    let crop_px = share * person.crop.size as f32;
-    let frame_px = |crop_px| person.crop.frame_from_crop.transform_point2(crop_px);
-    Some(match axis {
-        0 => format!("frame x {:.1} px", frame_px(glam::Vec2::new(crop_px, 0.0)).x),
-        1 => format!("frame y {:.1} px", frame_px(glam::Vec2::new(0.0, crop_px)).y),
+fn place_of(result: &FrameResult, person: &Person, axis: usize, bin: usize) -> String {
+    let box_m = if result.estimator == EstimatorKind::Hand { HAND_BOX_M } else { BODY_BOX_M };
+    let volume = LixelVolume { crop: &person.crop, bins: result.bins.max(1), box_m };
+    let lixel = Vec3::splat(bin as f32);
+    match axis {
+        0 => format!("frame x {:.1} px", volume.frame_from_lixel(lixel).x),
+        1 => format!("frame y {:.1} px", volume.frame_from_lixel(lixel).y),
         _ => {
-            // The box along z: 2 m for a body and for a skeleton, 0.3 m for a hand.
-            let half_box_m = if result.estimator == EstimatorKind::Hand { 0.15 } else { 1.0 };
-            let offset_m = (share * 2.0 - 1.0) * half_box_m;
-            format!("root {offset_m:+.3} m = {:.3} m", person.root_camera_m.z + offset_m)
+            let behind_m = volume.depth_from_root_m(lixel);
+            format!("root {behind_m:+.3} m = {:.3} m", person.root_camera_m.z + behind_m)
         }
-    })
+    }
 }
 
 #[cfg(test)]

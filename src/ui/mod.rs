@@ -19,10 +19,10 @@ use std::time::Duration;
 use egui::{TextureId, Ui};
 use glam::Vec2;
 
-use crate::pipeline::{Command, Phase, Status};
+use crate::pipeline::{Command, Status};
 use crate::render::{DrawOptions, OrbitCamera};
 use crate::result::{FrameResult, Landmark, Person};
-use crate::settings::{CameraSetting, Settings};
+use crate::settings::{BoxSource, CameraSetting, Settings};
 use crate::space::{Intrinsics, RectPx};
 
 pub use heatmaps::moments;
@@ -111,7 +111,8 @@ pub struct State {
     /// The x and y heatmaps are drawn along the edges of the crop, on the frame.
     pub heatmaps_on_frame: bool,
     paused: bool,
-    last_phase: Option<Phase>,
+    /// What the pipeline last said of it.
+    was_paused: bool,
     /// The calibration that the program was started with, so that one can come back to it.
     calibrated: Option<CameraSetting>,
     path: String,
@@ -144,7 +145,7 @@ impl State {
             orbit: OrbitCamera::default(),
             heatmaps_on_frame: true,
             paused: false,
-            last_phase: None,
+            was_paused: false,
             calibrated,
             path: String::new(),
             focal_px: match settings.camera {
@@ -218,34 +219,30 @@ impl State {
     }
 
     /// Follows the pipeline where it changed by itself.
-    fn follow(&mut self, phase: &Phase) {
-        if self.last_phase.as_ref() != Some(phase) {
-            match phase {
-                Phase::Paused => self.paused = true,
-                Phase::Running => self.paused = false,
-                Phase::Loading { .. } | Phase::Ended(_) | Phase::Failed(_) => {}
-            }
-            self.last_phase = Some(phase.clone());
+    fn follow(&mut self, status: &Status) {
+        if self.was_paused != status.paused {
+            self.was_paused = status.paused;
+            self.paused = status.paused;
         }
     }
 
     /// The rectangles drawn so far; empty unless boxes come from the user.
     fn drawn_boxes(&self) -> &[RectPx] {
         match &self.settings.boxes {
-            crate::settings::BoxSource::User(boxes) => boxes,
+            BoxSource::User(boxes) => boxes,
             _ => &[],
         }
     }
 
     fn draws_boxes(&self) -> bool {
-        matches!(self.settings.boxes, crate::settings::BoxSource::User(_))
+        matches!(self.settings.boxes, BoxSource::User(_))
     }
 }
 
 /// One pass of the whole window.
 pub fn show(ui: &mut Ui, view: &View, state: &mut State) -> Output {
     let mut actions = Vec::new();
-    state.follow(&view.status.phase);
+    state.follow(view.status);
     shortcuts::handle(ui.ctx(), view, state, &mut actions);
     views::dropped_file(ui.ctx(), state, &mut actions);
 

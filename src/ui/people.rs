@@ -5,7 +5,7 @@ use egui::{Align2, FontId, Rect, Role, Sense, Stroke, StrokeKind, TextStyle, Ui,
 use super::icons::{self, Icon};
 use super::{State, View, theme};
 use crate::render::person_colour;
-use crate::result::Person;
+use crate::result::{Person, RootSource};
 
 const ROW_HEIGHT_PT: f32 = 24.0;
 
@@ -45,7 +45,8 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, max_height_pt: 
 fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
     let id = person.id;
     let (rect, response) = ui.allocate_exact_size(Vec2::new(ui.available_width(), ROW_HEIGHT_PT), Sense::click());
-    response.widget_info(|| WidgetInfo::selected(Role::ListBoxOption, true, selected, format!("person {id}")));
+    let name = || format!("person {id}, {:.0}%, {:.2} m", person.score * 100.0, person.root_camera_m.z);
+    response.widget_info(|| WidgetInfo::selected(Role::ListBoxOption, true, selected, name()));
     let hidden = state.draw.hidden.contains(&id);
     let painter = ui.painter();
     if selected || response.hovered() {
@@ -76,8 +77,10 @@ fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
     // Right to left: switch, depth, score; the columns keep their places at every width.
     let depth_right = rect.right() - 30.0;
     let unit = painter.text(pos2(depth_right, middle), Align2::RIGHT_CENTER, "m", small.clone(), fade(theme::WEAK));
-    let depth = format!("{:.2}", person.root_camera_m.z);
-    painter.text(pos2(unit.left() - 3.0, middle), Align2::RIGHT_CENTER, depth, number.clone(), fade(theme::STRONG));
+    let guessed = person.root_source == RootSource::BoxSize;
+    let depth = format!("{}{:.2}", if guessed { "~" } else { "" }, person.root_camera_m.z);
+    let colour = fade(if guessed { theme::WARN } else { theme::STRONG });
+    painter.text(pos2(unit.left() - 3.0, middle), Align2::RIGHT_CENTER, depth, number.clone(), colour);
     let score_right = depth_right - 68.0;
     if score_right > rect.left() + 62.0 {
         let score = format!("{:.0}%", person.score * 100.0);
@@ -116,13 +119,20 @@ fn details(ui: &mut Ui, person: &Person) {
         ("distance", format!("{:.3} m", root.length())),
         ("box x, y, w, h", format!("{:.0} {:.0} {:.0} {:.0} px", rect.x, rect.y, rect.w, rect.h)),
     ];
-    let spread = person.mesh.as_ref().map(|mesh| &mesh.spread_lixel).unwrap_or(&person.joint_spread_lixel);
+    let spread = person.mesh.as_ref().map_or(&person.joint_spread_lixel, |mesh| &mesh.spread_lixel);
     egui::Grid::new("details").num_columns(2).spacing([14.0, 3.0]).show(ui, |ui| {
         for (what, value) in rows {
             ui.label(theme::hint(what));
             ui.label(theme::number(value));
             ui.end_row();
         }
+        let source = match person.root_source {
+            RootSource::RootNet => "RootNet",
+            RootSource::BoxSize => "the size of the box: a rough guess, RootNet is missing",
+        };
+        ui.label(theme::hint("depth from"));
+        ui.label(source);
+        ui.end_row();
         if !spread.is_empty() {
             let mean = spread.iter().sum::<glam::Vec3>() / spread.len() as f32;
             ui.label(theme::hint("mean spread"));

@@ -293,7 +293,7 @@ fn waiting(ui: &mut Ui, place: Rect, view: &View) {
     let (line, more) = match &view.status.phase {
         Phase::Loading { .. } | Phase::Running if !view.status.source.is_empty() => ("Waiting for the first frame", ""),
         Phase::Failed(why) => ("The source failed", why.as_str()),
-        Phase::Ended(why) => ("The source ended", why.as_str()),
+        Phase::Ended(why) if !view.status.source.is_empty() => ("The source ended", why.as_str()),
         _ => ("Nothing to look at yet", "Choose a webcam, a picture or a video under Source, or drop a file here."),
     };
     let middle = Rect::from_center_size(place.center(), vec2((place.width() - 32.0).clamp(0.0, 440.0), 120.0));

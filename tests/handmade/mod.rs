@@ -15,7 +15,7 @@ use lixelscope::capture::Frame;
 use lixelscope::crop::Crop;
 use lixelscope::pipeline::{Command, Phase, Status};
 use lixelscope::result::{
-    EstimatorKind, FrameResult, Heatmaps, Landmark, Person, PersonMesh, Skeleton, Stage, StageTimes,
+    EstimatorKind, FrameResult, Heatmaps, Landmark, Person, PersonMesh, RootSource, Skeleton, Stage, StageTimes,
 };
 use lixelscope::settings::Settings;
 use lixelscope::space::{Intrinsics, RectPx};
@@ -101,6 +101,7 @@ pub fn three_people(landmarks: &[Landmark]) -> FrameResult {
 
 pub fn status(phase: Phase) -> Status {
     Status {
+        paused: phase == Phase::Paused,
         phase,
         source: "office.mp4, 960x540 at 25 fps".into(),
         backend: "cpu (2 threads)".into(),
@@ -182,6 +183,7 @@ fn person(id: u32, (root, yaw): (Vec3, f32), camera: &Intrinsics, landmarks: &[L
         rect,
         crop,
         root_camera_m: root,
+        root_source: RootSource::RootNet,
         joint_spread_lixel: joints.iter().map(|j| spread(*j)).collect(),
         mesh: Some(PersonMesh {
             vertices_lixel: vertices.iter().map(|v| lixel(*v)).collect(),
@@ -266,7 +268,10 @@ impl Feed for HandmadeFeed {
         let mut state = self.state.lock().unwrap();
         match command {
             Command::Landmarks(landmarks) => state.result = Some(Arc::new((self.make)(&landmarks))),
-            Command::Pause(paused) => state.status.phase = if paused { Phase::Paused } else { Phase::Running },
+            Command::Pause(paused) => {
+                state.status.paused = paused;
+                state.status.phase = if paused { Phase::Paused } else { Phase::Running };
+            }
             _ => {}
         }
         self.waker.wake();
