@@ -38,7 +38,19 @@ pub fn person(id: u32, mesh: Option<PersonMesh>, joints_camera_m: Vec<Vec3>) -> 
     let root_camera_m = joints_camera_m.first().copied().unwrap_or(Vec3::Z * 3.0);
     let joint_spread_lixel = vec![Vec3::ONE; joints_camera_m.len()];
     let heatmaps = Vec::new();
-    Person { id, score: 0.9, rect, crop, root_camera_m, joints_camera_m, joint_spread_lixel, mesh, heatmaps }
+    let root_source = lixelscope::result::RootSource::RootNet;
+    Person {
+        id,
+        score: 0.9,
+        rect,
+        crop,
+        root_camera_m,
+        root_source,
+        joints_camera_m,
+        joint_spread_lixel,
+        mesh,
+        heatmaps,
+    }
 }
 
 pub fn mesh(vertices_camera_m: Vec<Vec3>) -> PersonMesh {
