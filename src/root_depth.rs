@@ -5,9 +5,6 @@
 //! in millimetres use a real box of 2000 mm, those trained in metres one of 2 m. Gamma itself has no unit: with k in
 //! metres both give metres. Millimetres end here.
 
-use glam::{Vec2, Vec3};
-
-use crate::crop::Crop;
 use crate::space::{Intrinsics, RectPx};
 
 /// Width and height of the box that a person is taken to fill, metres; the published checkpoints' one.
@@ -20,15 +17,10 @@ pub fn k_m(camera: &Intrinsics, rect: &RectPx, real_box_m: [f32; 2]) -> f32 {
     (product(real_w, real_h) * product(camera.fx, camera.fy) / product(rect.w, rect.h)).sqrt() as f32
 }
 
-/// The root joint from RootNet's place (x and y in lixels of a heatmap of `bins`) and its depth. Camera metres.
-pub fn root_camera_m(lixel: Vec2, bins: usize, depth_m: f32, crop: &Crop, camera: &Intrinsics) -> Vec3 {
-    let crop_px = lixel * (crop.size as f32 / bins as f32);
-    camera.camera_from_frame(crop.frame_from_crop.transform_point2(crop_px), depth_m)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use glam::Vec3;
 
     #[test]
     fn a_person_of_two_metres_who_fills_the_box_is_at_k() {
@@ -39,8 +31,5 @@ mod tests {
         let top = camera.frame_from_camera(Vec3::new(0.0, -1.0, depth));
         let bottom = camera.frame_from_camera(Vec3::new(0.0, 1.0, depth));
         assert!((bottom.y - top.y - rect.h).abs() < 1e-3);
-        // The middle of the heatmap is the middle of the box, here on the optical axis.
-        let root = root_camera_m(Vec2::splat(32.0), 64, 0.5 * depth, &Crop::new(rect, 256), &camera);
-        assert!((root - Vec3::new(0.0, 0.0, 7.5)).length() < 1e-4, "{root}");
     }
 }

@@ -5,12 +5,12 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
-use super::NetSizes;
 use super::input::to_unit_range;
 use super::layers::{Activation, BN_EPS, DeconvStack, FoldedNorm, Pointwise1d};
 use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
 use super::pose2feat::Pose2Feat;
 use super::resnet::{Stages, Stem};
+use super::{Lap, NetSizes};
 use crate::lixel::Lixels;
 use crate::result::BodyParams;
 
@@ -164,13 +164,23 @@ impl I2l {
 
     /// Patches `[B, 3, H, W]`, RGB in `0..=255`.
     pub fn forward(&self, patches: &Tensor) -> Result<I2lOutput> {
+        self.forward_watched(patches, &mut |_| Ok(()))
+    }
+
+    /// As [`Self::forward`], telling when each stage is done.
+    pub fn forward_watched(&self, patches: &Tensor, lap: &mut Lap<'_>) -> Result<I2lOutput> {
         self.sizes.check_patches(patches)?;
         let early = self.stem.forward(&to_unit_range(patches)?)?;
         let pose = self.pose_backbone.forward(&early)?;
+        lap("pose backbone")?;
         let joints = self.pose_net.forward(&pose)?;
+        lap("pose net")?;
         let pose2feat = self.pose2feat.forward(&early, &joints.coords)?;
+        lap("pose2feat")?;
         let mesh = self.mesh_backbone.forward(&pose2feat)?;
+        lap("mesh backbone")?;
         let vertices = self.mesh_net.forward(&mesh)?;
+        lap("mesh net")?;
         Ok(I2lOutput { joints, vertices, features: I2lFeatures { early, pose, pose2feat, mesh } })
     }
 

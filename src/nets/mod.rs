@@ -4,6 +4,7 @@
 //! Mask R-CNN reads whole frames; the others all read the same patches (see [`input`]), and each normalises them as
 //! its checkpoints expect.
 
+pub mod convert;
 pub mod i2l;
 pub mod input;
 pub mod kernels;
@@ -14,11 +15,16 @@ pub mod pose2feat;
 pub mod posenet3d;
 pub mod resnet;
 pub mod rootnet;
+mod torch_file;
+pub mod weights;
 
 use anyhow::{Result, bail};
-use candle_core::Tensor;
+use candle_core::{Result as CandleResult, Tensor};
 
 use resnet::Depth;
+
+/// Told the name of a stage when it is done: a stop watch, for instance.
+pub type Lap<'a> = dyn FnMut(&'static str) -> CandleResult<()> + 'a;
 
 /// The sizes of a network that its weights do not tell: they stand in the small file beside the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

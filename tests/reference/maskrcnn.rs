@@ -25,7 +25,7 @@ const OTHER_DETECTIONS: Tolerance = Tolerance::new(0.01, "of them differ");
 /// Part of a mask's box whose pixels may differ: probabilities within 1e-4 of one half, and where a box moved by a
 /// hundredth of a pixel the line at which its pixels are cut.
 const OTHER_PIXELS: Tolerance = Tolerance::new(2e-3, "of the pixels");
-/// Of how many detections with this label the case holds masks.
+/// The label of the detections whose masks the case holds.
 const MASK_LABEL: u32 = 4;
 
 /// Runs a case.

@@ -5,7 +5,7 @@
 //! picks one when it runs.
 #![allow(unsafe_code)]
 
-/// Floats in a [`Lanes`], and channels in a block.
+/// Channels in a block, and floats that the kernels take at a time.
 pub const LANES: usize = 16;
 
 /// Sixteen floats. Every method is inlined into the function that [`Isa::run`] compiled for an instruction set.
@@ -77,7 +77,7 @@ impl Isa {
         all
     }
 
-    /// Accumulators of one tile, see [`Lanes::TILE`].
+    /// Accumulators of one tile, see `Lanes::TILE`.
     pub fn tile(self) -> (usize, usize) {
         match self {
             #[cfg(target_arch = "x86_64")]

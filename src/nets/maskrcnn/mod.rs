@@ -33,6 +33,7 @@ use roi_align::RoiMaps;
 use rpn::RpnHead;
 use transform::{Batch, ImageSize};
 
+use super::Lap;
 pub use crate::detect::nms::Corners;
 
 /// How the network was trained, and how much work it does. The default is torchvision's for the COCO weights.
@@ -127,9 +128,22 @@ impl MaskRcnn {
 
     /// The objects in each picture, best first.
     pub fn detect_batch(&self, images: &[&RgbImage], query: Query) -> Result<Vec<Vec<Detection>>> {
+        self.detect_batch_watched(images, query, &mut |_| Ok(()))
+    }
+
+    /// As [`Self::detect_batch`], telling when each stage is done.
+    pub fn detect_batch_watched(
+        &self,
+        images: &[&RgbImage],
+        query: Query,
+        lap: &mut Lap<'_>,
+    ) -> Result<Vec<Vec<Detection>>> {
         let batch = self.prepare(images)?;
+        lap("resize")?;
         let pyramid = self.backbone.forward(&batch.pixels)?;
+        lap("backbone and FPN")?;
         let proposals = rpn::proposals(&self.rpn_head.forward(&pyramid)?, &batch, &self.config)?;
+        lap("proposals")?;
         let maps = RoiMaps::new(pyramid, &batch.sizes)?;
         let mut results = Vec::with_capacity(images.len());
         for (index, (size, proposals)) in batch.sizes.iter().zip(&proposals).enumerate() {
@@ -137,6 +151,7 @@ impl MaskRcnn {
             let mut masks = if query.masks { self.masks(&maps, index, &found, size)? } else { Vec::new() }.into_iter();
             results.push(found.iter().map(|f| detection(f, size, masks.next())).collect());
         }
+        lap("heads")?;
         Ok(results)
     }
 
