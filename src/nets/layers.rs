@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::kernels::{self, Finish, Isa, Map, PackedConv, PackedDeconv, Winograd};
+use super::kernels::{self, Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, WinogradDeconv};
 
 /// What follows a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,7 +291,8 @@ fn get_or_try_init<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> R
 pub struct Deconv2d {
     weight: Tensor, // [I, O, 4, 4]
     bias: Tensor,   // [1, O, 1, 1]
-    packed: OnceLock<PackedDeconv>,
+    direct: OnceLock<PackedDeconv>,
+    winograd: OnceLock<WinogradDeconv>,
 }
 
 impl Deconv2d {
@@ -300,7 +301,7 @@ impl Deconv2d {
         let FoldedNorm { scale, shift } = FoldedNorm::load(output, BN_EPS, norm_vb)?;
         let weight = vb.get((input, output, 4, 4), "weight")?;
         let weight = weight.broadcast_mul(&scale.reshape((1, output, 1, 1))?)?.contiguous()?;
-        Ok(Self { weight, bias: shift.reshape((1, output, 1, 1))?, packed: OnceLock::new() })
+        Ok(Self { weight, bias: shift.reshape((1, output, 1, 1))?, direct: OnceLock::new(), winograd: OnceLock::new() })
     }
 
     /// `[B, I, H, W] -> [B, O, 2H, 2W]`
@@ -316,17 +317,22 @@ impl Deconv2d {
                 if x.channels != input {
                     bail!("expected {input} channels, got {}", x.channels);
                 }
-                let packed = get_or_try_init(&self.packed, || {
-                    with_floats(&self.weight, |weight| {
-                        with_floats(&self.bias, |bias| {
-                            Ok(PackedDeconv::new(Isa::detect(), [input, output], weight, bias))
-                        })
-                    })
-                })?;
-                Ok(Features::Blocked(packed.run(x, true)))
+                let shape = [input, output];
+                // As `worth_transforming`, with 100 instead of 16 transformed weights.
+                Ok(Features::Blocked(if x.batch * x.height * x.width >= 512 {
+                    let pack = || self.with_weights(|w, b| WinogradDeconv::new(Isa::detect(), shape, w, b));
+                    get_or_try_init(&self.winograd, pack)?.run(x, true)
+                } else {
+                    let pack = || self.with_weights(|w, b| PackedDeconv::new(Isa::detect(), shape, w, b));
+                    get_or_try_init(&self.direct, pack)?.run(x, true)
+                }))
             }
             x => Ok(Features::Plain(self.plain(&x.to_tensor()?)?)),
         }
+    }
+
+    fn with_weights<T>(&self, pack: impl FnOnce(&[f32], &[f32]) -> T) -> Result<T> {
+        with_floats(&self.weight, |weight| with_floats(&self.bias, |bias| Ok(pack(weight, bias))))
     }
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
@@ -470,7 +476,8 @@ mod tests {
             Ok((DeconvStack::load(96, &vb.pp("deconv"))?, head))
         };
         let (stack, head) = load_random(load)?;
-        let x = Tensor::rand(0_f32, 1.0, (2, 96, 3, 2), &Device::Cpu)?;
+        // So many pixels that the last of the three layers goes by Winograd, the others directly.
+        let x = Tensor::rand(0_f32, 1.0, (6, 96, 3, 2), &Device::Cpu)?;
         let all = |x: &Tensor| head.forward(&stack.forward(x)?.mean(2)?);
         let deviation = deviation(&all(&x)?, &all(&plain(&x)?)?)?;
         assert!(deviation < 1e-5, "{deviation}");

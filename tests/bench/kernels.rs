@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench kernels               # everything
-//! cargo bench --bench kernels -- resnet     # what has this in its name
+//! cargo bench --bench kernels -- resnet     # what has this in its name; "resnet50 1x256x256 fast" is one line
 //! RAYON_NUM_THREADS=1 cargo bench --bench kernels
 //! ```
 //!
@@ -15,9 +15,12 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-use lixelscope::nets::kernels::{Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, peak_gflops};
+use lixelscope::nets::kernels::{Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, WinogradDeconv, peak_gflops};
 use lixelscope::nets::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Pointwise1d};
 use lixelscope::nets::resnet::{Depth, Stages, Stem};
+
+/// One of several ways to do the same.
+type Way<'a> = (&'a str, &'a mut dyn FnMut() -> Result<()>);
 
 struct Bench {
     wanted: Option<String>,
@@ -26,13 +29,16 @@ struct Bench {
 
 impl Bench {
     /// Runs all `ways` in turn, so that noise meets all alike, for a second or so.
-    fn compare(&self, name: &str, gflop: f64, ways: &mut [(&str, &mut dyn FnMut() -> Result<()>)]) -> Result<()> {
-        if self.wanted.as_ref().is_some_and(|wanted| !name.contains(wanted)) {
+    fn compare(&self, name: &str, gflop: f64, ways: &mut [Way]) -> Result<()> {
+        let is_wanted =
+            |way: &Way| self.wanted.as_ref().is_none_or(|wanted| format!("{name} {}", way.0).contains(wanted));
+        let mut ways: Vec<_> = ways.iter_mut().filter(|way| is_wanted(way)).collect();
+        if ways.is_empty() {
             return Ok(());
         }
         let mut times = vec![Vec::new(); ways.len()];
         let mut on_cpu = vec![0.0; ways.len()];
-        for (_, run) in ways.iter_mut() {
+        for (_, run) in &mut ways {
             run()?; // Packs weights, takes memory.
         }
         let start = Instant::now();
@@ -125,7 +131,7 @@ fn layer(bench: &Bench, input: usize, output: usize, kernel: usize, stride: usiz
         })
         .collect();
     let names: Vec<_> = isas.iter().map(|isa| format!("{isa:?}")).collect();
-    let mut ways: Vec<(&str, &mut dyn FnMut() -> Result<()>)> = Vec::new();
+    let mut ways: Vec<Way> = Vec::new();
     for (name, run) in names.iter().zip(&mut runs) {
         ways.push((name, run));
     }
@@ -146,16 +152,19 @@ fn deconv(bench: &Bench, input: usize, side: usize) -> Result<()> {
     let x: Vec<f32> = random([1, input, side, side])?.flatten_all()?.to_vec1()?;
     let w: Vec<f32> = random([input, 256, 4, 4])?.flatten_all()?.to_vec1()?;
     let map = Map::from_planar([1, input, side, side], &x);
-    let packed = PackedDeconv::new(Isa::detect(), [input, 256], &w, &[0.1; 256]);
+    let direct = PackedDeconv::new(Isa::detect(), [input, 256], &w, &[0.1; 256]);
+    let winograd = WinogradDeconv::new(Isa::detect(), [input, 256], &w, &[0.1; 256]);
     let gflop = 2.0 * (input * 256 * 16 * side * side) as f64 / 1e9;
-    bench.compare(
-        &format!("deconv {input} -> 256, {side}x{side}"),
-        gflop,
-        &mut [("fast", &mut || {
-            packed.run(&map, true);
-            Ok(())
-        })],
-    )
+    let mut run_direct = || {
+        direct.run(&map, true);
+        Ok(())
+    };
+    let mut run_winograd = || {
+        winograd.run(&map, true);
+        Ok(())
+    };
+    let name = format!("deconv {input} -> 256, {side}x{side}");
+    bench.compare(&name, gflop, &mut [("direct", &mut run_direct), ("Winograd", &mut run_winograd)])
 }
 
 /// A network or a part of one, both ways.

@@ -28,7 +28,7 @@ pub struct PackedConv {
 
 /// `bias` with zeros up to a whole block.
 pub(super) fn pack_bias(bias: &[f32]) -> Buffer {
-    let mut packed = Buffer::zeroed(bias.len().next_multiple_of(LANES));
+    let mut packed = Buffer::owned(bias.len().next_multiple_of(LANES));
     packed[..bias.len()].copy_from_slice(bias);
     packed
 }
@@ -55,7 +55,7 @@ impl PackedConv {
         let blocks = output.div_ceil(LANES);
         let planar = input <= Self::FEW_CHANNELS;
         let products = if planar { input } else { input.next_multiple_of(LANES) } * area;
-        let mut weights = Buffer::take(blocks * LANES * products);
+        let mut weights = Buffer::owned(blocks * LANES * products);
         pack_weights(isa, blocks, products, &mut weights, |k, o| {
             // The order of the sum: blocks of channels (or channels), then taps, then channels of the block; for
             // planes that is the order of the weights.
@@ -104,7 +104,7 @@ impl PackedConv {
             taps,
             depth: LANES,
             out_steps: blocked_steps(&out),
-            weight_batch_step: 0,
+            own_weights: false,
             accumulate: false,
             relu: finish.relu,
         };
@@ -141,7 +141,7 @@ impl PackedConv {
             taps,
             depth: self.kernel,
             out_steps: blocked_steps(&out),
-            weight_batch_step: 0,
+            own_weights: false,
             accumulate: false,
             relu: finish.relu,
         };
@@ -191,6 +191,12 @@ pub struct PackedDeconv {
     bias: Buffer,
 }
 
+/// The row (or column) of the 4-wide kernel that the 2-wide convolution of even (0) or odd (1) outputs uses first or
+/// second: output 2y reads y-1 with row 3 and y with row 1; output 2y+1 reads y with row 2 and y+1 with row 0.
+pub(super) fn tap_of_parity(parity: usize, tap: usize) -> usize {
+    3 - parity - 2 * tap
+}
+
 impl PackedDeconv {
     /// `weight` is `[input, output, 4, 4]`, `bias` `[output]`.
     pub fn new(isa: Isa, [input, output]: [usize; 2], weight: &[f32], bias: &[f32]) -> Self {
@@ -198,13 +204,10 @@ impl PackedDeconv {
         let blocks = output.div_ceil(LANES);
         let products = input.next_multiple_of(LANES) * 4;
         let weights = [0, 1, 2, 3].map(|parity| {
-            let mut packed = Buffer::take(blocks * LANES * products);
+            let mut packed = Buffer::owned(blocks * LANES * products);
             pack_weights(isa, blocks, products, &mut packed, |k, o| {
                 let (channel, tap) = (k / (4 * LANES) * LANES + k % LANES, k / LANES % 4);
-                // Output 2y reads y-1 with the kernel's row 3 and y with row 1; output 2y+1 reads y with row 2 and
-                // y+1 with row 0.
-                let side = |odd, second| if odd == 1 { 2 - 2 * second } else { 3 - 2 * second };
-                let (row, col) = (side(parity / 2, tap / 2), side(parity % 2, tap % 2));
+                let (row, col) = (tap_of_parity(parity / 2, tap / 2), tap_of_parity(parity % 2, tap % 2));
                 if o < output && channel < input { weight[(channel * output + o) * 16 + row * 4 + col] } else { 0.0 }
             });
             packed
@@ -232,7 +235,7 @@ impl PackedDeconv {
             taps,
             depth: LANES,
             out_steps,
-            weight_batch_step: 0,
+            own_weights: false,
             accumulate: false,
             relu,
         };

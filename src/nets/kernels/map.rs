@@ -17,22 +17,31 @@ thread_local! {
 #[repr(C, align(64))]
 struct Line([f32; LANES]);
 
-/// Floats on a cache-line boundary, taken from what this thread used before; given back when dropped. What a new
-/// one holds is arbitrary.
+/// Floats on a cache-line boundary.
 pub struct Buffer {
     lines: Vec<Line>,
     len: usize,
+    reused: bool,
 }
 
 impl Buffer {
-    /// `len` floats. The smallest free buffer that is large enough, else a new one.
+    /// `len` zeros in memory of their own, for what stays.
+    pub fn owned(len: usize) -> Self {
+        Self { lines: vec![Line::default(); len.div_ceil(LANES)], len, reused: false }
+    }
+
+    /// `len` arbitrary floats in memory that this thread has used before and will use again: the smallest free piece
+    /// that is large enough. Where there is none, a new piece takes the place of the largest, so there are never
+    /// more pieces than were in use at the same time, and none is allocated any more when the sizes repeat.
     pub fn take(len: usize) -> Self {
         let count = len.div_ceil(LANES);
-        let reused = FREE.with_borrow_mut(|free| {
+        let free = FREE.with_borrow_mut(|free| {
             let fits = (0..free.len()).filter(|&i| free[i].len() >= count).min_by_key(|&i| free[i].len());
-            fits.map(|i| free.swap_remove(i))
+            let largest = || (0..free.len()).max_by_key(|&i| free[i].len());
+            fits.or_else(largest).map(|i| free.swap_remove(i))
         });
-        Self { lines: reused.unwrap_or_else(|| vec![Line::default(); count]), len }
+        let lines = free.filter(|lines| lines.len() >= count).unwrap_or_else(|| vec![Line::default(); count]);
+        Self { lines, len, reused: true }
     }
 
     /// `len` zeros.
@@ -45,6 +54,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if !self.reused {
+            return;
+        }
         let lines = std::mem::take(&mut self.lines);
         // A thread that ends has no use for it any more.
         let _ = FREE.try_with(|free| free.borrow_mut().push(lines));
@@ -182,5 +194,48 @@ pub fn for_each_part(data: &mut [f32], part: usize, work: impl Fn(usize, &mut [f
         data.chunks_mut(part).enumerate().for_each(|(i, data)| work(i, data));
     } else {
         data.par_chunks_mut(part).enumerate().for_each(|(i, data)| work(i, data));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the free memory of this thread lies, and how much it is.
+    fn free() -> Vec<(usize, usize)> {
+        let mut all = FREE.with_borrow(|free| free.iter().map(|f| (f.as_ptr() as usize, f.len())).collect::<Vec<_>>());
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn repeated_work_takes_no_new_memory() {
+        let frame = || {
+            let a = Map::new([1, 40, 9, 9]);
+            let b = a.padded(3);
+            drop(a);
+            let c = b.padded(1);
+            let _small = Buffer::take(100);
+            drop((b, Map::new([2, 16, 8, 8])));
+            drop(c);
+        };
+        // Few frames settle which piece serves what.
+        (0..5).for_each(|_| frame());
+        let settled = free();
+        (0..20).for_each(|_| frame());
+        assert_eq!(free(), settled);
+        assert!(settled.len() <= 4, "no more pieces than are in use at once: {settled:?}");
+    }
+
+    #[test]
+    fn growing_demands_replace_memory_instead_of_piling_it_up() {
+        (1..100).for_each(|i| drop(Buffer::take(i * 1000)));
+        assert_eq!(free().iter().map(|f| f.1).collect::<Vec<_>>(), [99_000_usize.div_ceil(LANES)]);
+    }
+
+    #[test]
+    fn weights_leave_with_their_network() {
+        drop(Buffer::owned(1000));
+        assert_eq!(free(), []);
     }
 }

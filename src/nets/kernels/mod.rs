@@ -8,6 +8,7 @@
 mod conv;
 mod gather;
 mod map;
+mod minimal;
 mod peak;
 mod pointwise;
 mod pool;
@@ -24,4 +25,4 @@ pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
 pub use simd::{Isa, LANES};
-pub use winograd::Winograd;
+pub use winograd::{Winograd, WinogradDeconv};

@@ -3,7 +3,7 @@
 use super::Isa;
 use super::map::{Buffer, for_each_part};
 use super::simd::{Kernel, LANES, Lanes};
-use super::tile::{Product, Steps, pack_weights};
+use super::tile::{Product, Steps, pack_groups};
 
 /// `y[b, o, l] = activation(bias[o] + sum over i of weight[o, i] * x[b, i, l])`; `weight` is `[O, I]`, `shape` is
 /// `[B, I, L]`.
@@ -17,9 +17,13 @@ pub fn pointwise(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &
     // Positions take the place of output channels, rows of weights that of pixels, so nothing is rearranged but x.
     let blocks = length.div_ceil(LANES);
     let mut packed = Buffer::take(batch * blocks * LANES * input);
-    for_each_part(&mut packed, blocks * LANES * input, |image, packed| {
-        let x = &x[image * input * length..][..input * length];
-        pack_weights(isa, blocks, input, packed, |i, l| if l < length { x[i * length + l] } else { 0.0 });
+    pack_groups(isa, blocks, batch * input, &mut packed, |first, width, packed| {
+        for (at, row) in packed.chunks_exact_mut(width).enumerate() {
+            let x = &x[at * length + first..(at + 1) * length];
+            let present = width.min(x.len());
+            row[..present].copy_from_slice(&x[..present]);
+            row[present..].fill(0.0);
+        }
     });
     let row = blocks * LANES;
     let mut out = vec![0.0; batch * output * row];
@@ -36,7 +40,7 @@ pub fn pointwise(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &
         taps: &[0],
         depth,
         out_steps: Steps { batch: output * row, row: 0, col: row, block: LANES },
-        weight_batch_step: row * input,
+        own_weights: true,
         accumulate: true,
         relu,
     };

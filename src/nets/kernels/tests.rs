@@ -9,7 +9,7 @@ use std::cell::Cell;
 use candle_core::{Device, Result, Tensor};
 
 use super::tile::{Product, Steps};
-use super::{Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, max_pool, pointwise};
+use super::{Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, WinogradDeconv, max_pool, pointwise};
 
 const DIRECT: f32 = 1e-5;
 const TRANSFORMED: f32 = 1e-4;
@@ -183,6 +183,8 @@ fn transposed_convolution_matches_candle() -> Result<()> {
                 let deconv = PackedDeconv::new(isa, [input, output], &floats(&weight), &floats(&bias));
                 let name = format!("{isa:?} {:?} * {:?}", x.shape(), weight.shape());
                 assert_near(&deconv.run(&map(&x), relu), expected, DIRECT, &name);
+                let deconv = WinogradDeconv::new(isa, [input, output], &floats(&weight), &floats(&bias));
+                assert_near(&deconv.run(&map(&x), relu), expected, TRANSFORMED, &format!("{name} by Winograd"));
             }
         }
     }
@@ -254,7 +256,7 @@ fn product(out_steps: Steps) -> Product<'static> {
         taps: &[0],
         depth,
         out_steps,
-        weight_batch_step: 0,
+        own_weights: false,
         accumulate: false,
         relu: false,
     }

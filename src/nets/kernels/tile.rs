@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::map::for_each_part;
 use super::simd::{Isa, Kernel, LANES, Lanes};
 
 /// Most pixels of a tile on any machine.
@@ -52,8 +53,8 @@ pub struct Product<'a> {
     pub depth: usize,
     /// Where the outputs lie. No two may overlap.
     pub out_steps: Steps,
-    /// From one batch item's weights to the next; 0 when all share them.
-    pub weight_batch_step: usize,
+    /// Each batch item has weights of its own, see [`pack_groups`].
+    pub own_weights: bool,
     /// Add to what `out` holds instead of starting from the bias.
     pub accumulate: bool,
     /// End with max(x, 0).
@@ -62,18 +63,36 @@ pub struct Product<'a> {
 
 /// Puts weights into the order in which the tiles read them: groups of [`Lanes::TILE`] blocks, then products, then
 /// channels. `weight(k, o)` is the weight of product `k` (plane, tap, depth: last fastest) for output channel `o`.
-pub fn pack_weights(isa: Isa, blocks: usize, products: usize, into: &mut [f32], weight: impl Fn(usize, usize) -> f32) {
-    let group = isa.tile().1;
-    for first in (0..blocks).step_by(group) {
-        let width = group.min(blocks - first) * LANES;
-        let start = first * products * LANES;
-        let packed = &mut into[start..start + products * width];
+pub fn pack_weights(
+    isa: Isa,
+    blocks: usize,
+    products: usize,
+    into: &mut [f32],
+    weight: impl Fn(usize, usize) -> f32 + Sync,
+) {
+    pack_groups(isa, blocks, products, into, |first, width, packed| {
         for (k, row) in packed.chunks_exact_mut(width).enumerate() {
             for (o, w) in row.iter_mut().enumerate() {
-                *w = weight(k, first * LANES + o);
+                *w = weight(k, first + o);
             }
         }
-    }
+    });
+}
+
+/// Calls `pack(first channel, channels, packed)` for each group of blocks; `packed` has room for `products` of each
+/// channel. With weights for each batch item these come one after the other: `[batch item][product][channel]`.
+pub fn pack_groups(
+    isa: Isa,
+    blocks: usize,
+    products: usize,
+    into: &mut [f32],
+    pack: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+) {
+    assert_eq!(into.len(), blocks * products * LANES, "packed weights of another shape");
+    let group = isa.tile().1;
+    for_each_part(into, group * products * LANES, |index, packed| {
+        pack(index * group * LANES, packed.len() / products, packed);
+    });
 }
 
 impl Product<'_> {
@@ -107,7 +126,7 @@ impl Product<'_> {
         assert!(last(&self.x_steps, self.planes) + furthest_tap + self.depth <= x.len(), "input too short");
         assert!(last(&self.out_steps, self.blocks) + LANES <= out.len(), "output too short");
         assert!(self.outputs_are_disjoint(), "outputs overlap");
-        let weights_len = (self.batch - 1) * self.weight_batch_step + self.blocks * LANES * self.products();
+        let weights_len = self.blocks * LANES * self.products() * if self.own_weights { self.batch } else { 1 };
         assert!(weights_len <= weights.len(), "weights too short");
         assert!(bias.is_none_or(|b| b.len() >= self.blocks * LANES), "bias too short");
         assert!(residual.is_none_or(|r| r.len() >= out.len()), "residual too short");
@@ -161,9 +180,12 @@ impl Product<'_> {
             for plane in (0..self.planes).step_by(planes_per_step) {
                 let planes = planes_per_step.min(self.planes - plane);
                 let last = plane + planes == self.planes;
-                let weight = batch * self.weight_batch_step
-                    + first * LANES * self.products()
-                    + plane * products_per_plane * blocks * LANES;
+                let group_products = if self.own_weights {
+                    first * self.batch + batch * blocks // Those of groups before, then of batch items before.
+                } else {
+                    first
+                } * self.products();
+                let weight = (group_products + plane * products_per_plane * blocks) * LANES;
                 for row in rows.clone() {
                     for tile in 0..tiles {
                         let part = share(cols.len(), tiles, tile);
