@@ -207,7 +207,7 @@ impl<F: Feed> ApplicationHandler<Event> for App<F> {
     fn window_event(&mut self, event_loop: &ActiveEventLoop, _id: WindowId, event: WindowEvent) {
         let Some(open) = &mut self.window else { return };
         match &event {
-            WindowEvent::CloseRequested => return event_loop.exit(),
+            WindowEvent::CloseRequested | WindowEvent::Destroyed => return event_loop.exit(),
             WindowEvent::RedrawRequested => return self.paint(event_loop),
             WindowEvent::Occluded(occluded) => open.occluded = *occluded,
             _ => {}

@@ -126,7 +126,11 @@ fn source_from(text: &str) -> anyhow::Result<SourceSpec> {
 
 fn transport(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>) {
     let over = matches!(view.status.phase, Phase::Ended(_) | Phase::Failed(_));
-    let (icon, text) = if state.paused || over { (Icon::Play, "Go on") } else { (Icon::Pause, "Hold at this frame") };
+    let (icon, text) = match (over, state.paused) {
+        (true, _) => (Icon::Play, "Open the source again"),
+        (_, true) => (Icon::Play, "Go on"),
+        (_, false) => (Icon::Pause, "Hold at this frame"),
+    };
     let open = !view.status.source.is_empty() || matches!(view.status.phase, Phase::Failed(_));
     let mut button = |ui: &mut Ui, enabled, icon, name, text, hotkey| {
         let response = icons::button(ui, enabled, icon, name);
@@ -134,7 +138,7 @@ fn transport(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Acti
             shortcuts::act(hotkey, view, state, actions);
         }
     };
-    button(ui, open && !over, icon, "pause", text, Hotkey::Pause);
+    button(ui, open, icon, "pause", text, Hotkey::Pause);
     button(ui, open && !over, Icon::Step, "step", "One frame further", Hotkey::Step);
     button(ui, open, Icon::Restart, "restart", "Open the source again", Hotkey::Restart);
 }
