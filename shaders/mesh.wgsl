@@ -3,11 +3,15 @@
 struct Surface {
     // Depth is written by one pipeline and compared for equality by another.
     @invariant @builtin(position) position: vec4<f32>,
-    @location(0) at_m: vec3<f32>,
-    @location(1) normal: vec3<f32>,
+    @location(0) normal: vec3<f32>,
     // Linear.
-    @location(2) colour: vec3<f32>,
+    @location(1) colour: vec3<f32>,
+    // Cosine between normal and eye; highlight. They change slowly: once a vertex is enough.
+    @location(2) facing_gloss: vec2<f32>,
 }
+
+// Towards the light: above, to the left and behind the real camera.
+const KEY = vec3(-0.42, -0.68, -0.6);
 
 @vertex
 fn vs_surface(
@@ -16,7 +20,12 @@ fn vs_surface(
     @location(2) colour: vec4<f32>,
 ) -> Surface {
     let position = view.clip_from_camera * vec4(position_camera_m, 1.0);
-    return Surface(position, position_camera_m, normal, linear_from_encoded(colour.rgb));
+    let to_eye = normalize(view.eye_camera_m - position_camera_m);
+    let facing = dot(normal, to_eye);
+    // The normal lies between light and eye: cos(n, k + e) = n (k + e) / |k + e|, |k + e|^2 = 2 + 2 k e.
+    let half_way = (dot(normal, KEY) + facing) / sqrt(max(2.0 + 2.0 * dot(KEY, to_eye), 1e-4));
+    let gloss = 0.05 * pow(max(half_way, 0.0), 24.0);
+    return Surface(position, normal, linear_from_encoded(colour.rgb), vec2(facing, gloss));
 }
 
 @fragment
@@ -24,23 +33,21 @@ fn fs_depth() -> @location(0) vec4<f32> {
     return vec4(0.0);
 }
 
-// Towards the light: above, to the left and behind the real camera.
-const KEY = vec3(-0.42, -0.68, -0.6);
-
 @fragment
 fn fs_surface(in: Surface, @builtin(front_facing) outside: bool) -> @location(0) vec4<f32> {
-    let normal = normalize(in.normal) * select(-1.0, 1.0, outside);
-    let to_eye = normalize(view.eye_camera_m - in.at_m);
+    let facing = in.facing_gloss.x;
+    // The inside of an open mesh is darker. Close to a silhouette, where rounding may let the far side win by a pixel,
+    // the smooth normal decides.
+    let inside = !outside && facing < -0.25;
+    let normal = normalize(in.normal) * select(1.0, -1.0, inside);
     let sky = mix(vec3(0.20, 0.19, 0.18), vec3(0.44, 0.46, 0.50), 0.5 - 0.5 * normal.y);
     let key = 0.62 * max(dot(normal, KEY), 0.0);
     // A weak light at the eye keeps the far side of the orbit view readable.
-    let facing = max(dot(normal, to_eye), 0.0);
-    let half_way = normalize(KEY + to_eye);
-    let gloss = 0.04 * pow(max(dot(normal, half_way), 0.0), 24.0);
-    // The inside of an open mesh is darker.
-    let inside = select(0.55, 1.0, outside);
-    let light = mix(sky + key + 0.16 * facing, vec3(0.78 + 0.22 * facing), view.flatness) * inside;
-    return vec4(encoded_from_linear(in.colour * light + gloss * (1.0 - view.flatness)), view.opacity);
+    let shaded = sky + key + 0.16 * abs(facing);
+    let flat_light = vec3(0.78 + 0.22 * abs(facing));
+    let light = mix(shaded, flat_light, view.flatness) * select(1.0, 0.55, inside);
+    let gloss = in.facing_gloss.y * (1.0 - view.flatness);
+    return vec4(encoded_from_linear(in.colour * light + gloss), view.opacity);
 }
 
 struct Edge {
@@ -62,5 +69,5 @@ fn vs_edge(
 
 @fragment
 fn fs_edge(in: Edge) -> @location(0) vec4<f32> {
-    return vec4(in.colour, view.opacity);
+    return vec4(in.colour, view.opacity * view.edge_opacity);
 }

@@ -29,23 +29,24 @@ struct View {
     grid_centre_m: vec2<f32>,
     fog_m: f32,
     near_m: f32,
-    // Brightness of mesh edges, relative to the surface.
+    // Brightness of mesh edges, relative to the person's colour, and their opacity, relative to the surface's.
     edge_shade: f32,
-    // Not an array or vector: keeps the layout that Rust has.
+    edge_opacity: f32,
+    // Scalars, not an array or vector: those have other layouts than Rust's.
     pad_0: u32,
     pad_1: u32,
-    pad_2: u32,
 }
 
 @group(0) @binding(0) var<uniform> view: View;
 
-// Colours are handed over and written gamma-encoded; light adds up on linear values.
+// Colours are handed over and written gamma-encoded; light adds up on linear values. Squares and roots are near enough
+// to sRGB's 2.2 for shading, undo each other, and cost a software rasteriser little.
 fn linear_from_encoded(colour: vec3<f32>) -> vec3<f32> {
-    return pow(colour, vec3(2.2));
+    return colour * colour;
 }
 
 fn encoded_from_linear(colour: vec3<f32>) -> vec3<f32> {
-    return pow(saturate(colour), vec3(1.0 / 2.2));
+    return sqrt(saturate(colour));
 }
 
 // A triangle that covers the target.

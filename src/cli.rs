@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::app::WindowOptions;
 use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
@@ -86,7 +87,10 @@ pub struct PipelineArgs {
     /// The detector runs on every N-th frame; between, boxes follow the people.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub detect_every: u32,
-    /// Lowest score of a detection that counts.
+    /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor].
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(64..=2000))]
+    pub detector_side: Option<u32>,
+    /// Score from which a person appears.
     #[arg(long, value_name = "S", default_value_t = 0.5, value_parser = parse_unit)]
     pub min_score: f32,
     /// At most this many people.
@@ -188,6 +192,15 @@ impl WindowArgs {
     pub fn source(&self) -> SourceSpec {
         self.source.clone().unwrap_or(SourceSpec::Webcam(0))
     }
+
+    /// How the window starts.
+    pub fn options(&self) -> WindowOptions {
+        let mut options = WindowOptions::default();
+        if let Some(size) = self.window_size {
+            options.size_pt = size.map(|side| side as f32);
+        }
+        options
+    }
 }
 
 impl PipelineArgs {
@@ -199,6 +212,7 @@ impl PipelineArgs {
         settings.mesh_source = self.mesh;
         settings.boxes = self.box_source()?;
         settings.detect_every = self.detect_every;
+        settings.detector_side = self.detector_side;
         settings.score_threshold = self.min_score;
         settings.max_people = self.max_people as usize;
         settings.camera = self.camera()?;

@@ -138,22 +138,28 @@ impl<'a> Source<'a> {
     }
 
     fn bilinear(&self, at: Vec2) -> [u8; 3] {
-        let corner = at.floor();
-        let (x, y) = (corner.x as i32, corner.y as i32);
-        let f = at - corner;
+        /// Weights are whole numbers, 1/2048 fine: 255 of them squared still fit in 32 bits.
+        const WHOLE: u32 = 2048;
+        const ONE: f32 = WHOLE as f32;
+
+        // Beyond one pixel from the frame everything is black. Within, adding 1 makes truncation a floor.
+        if !(at.x > -1.0 && at.y > -1.0 && at.x < self.width as f32 && at.y < self.height as f32) {
+            return [0; 3];
+        }
+        let (x, y) = ((at.x + 1.0) as i32 - 1, (at.y + 1.0) as i32 - 1);
+        let (wx, wy) = (((at.x - x as f32) * ONE + 0.5) as u32, ((at.y - y as f32) * ONE + 0.5) as u32);
         let [top_left, top_right, bottom_left, bottom_right] =
             if x >= 0 && y >= 0 && x < self.width - 1 && y < self.height - 1 {
-                let (top, bottom) = ((y * self.width + x) as usize, ((y + 1) * self.width + x) as usize);
-                [self.pixels[top], self.pixels[top + 1], self.pixels[bottom], self.pixels[bottom + 1]]
-            } else if x >= -1 && y >= -1 && x < self.width && y < self.height {
-                [self.or_black(x, y), self.or_black(x + 1, y), self.or_black(x, y + 1), self.or_black(x + 1, y + 1)]
+                let top = &self.pixels[(y * self.width + x) as usize..];
+                let bottom = &top[self.width as usize..];
+                [top[0], top[1], bottom[0], bottom[1]]
             } else {
-                return [0; 3];
+                [self.or_black(x, y), self.or_black(x + 1, y), self.or_black(x, y + 1), self.or_black(x + 1, y + 1)]
             };
         std::array::from_fn(|c| {
-            let mix = |left: u8, right: u8| f32::from(left) + (f32::from(right) - f32::from(left)) * f.x;
+            let mix = |left: u8, right: u8| u32::from(left) * (WHOLE - wx) + u32::from(right) * wx;
             let (top, bottom) = (mix(top_left[c], top_right[c]), mix(bottom_left[c], bottom_right[c]));
-            (top + (bottom - top) * f.y + 0.5) as u8
+            ((top * (WHOLE - wy) + bottom * wy + WHOLE * WHOLE / 2) / (WHOLE * WHOLE)) as u8
         })
     }
 

@@ -44,12 +44,11 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     let found = |role| entries.iter().any(|e| e.role == role && matches!(e.status, Status::Found { .. }));
     writeln!(out, "\nestimators")?;
     for (kind, needs) in [
-        (EstimatorKind::Body, [models::Role::Detector, models::Role::RootNet, models::Role::I2lBody]),
-        (EstimatorKind::Hand, [models::Role::I2lHand, models::Role::RootNetHand, models::Role::I2lHand]),
-        (EstimatorKind::Skeleton, [models::Role::Detector, models::Role::RootNet, models::Role::PoseNet3d]),
+        (EstimatorKind::Body, &[models::Role::Detector, models::Role::RootNet, models::Role::I2lBody][..]),
+        (EstimatorKind::Hand, &[models::Role::RootNetHand, models::Role::I2lHand][..]),
+        (EstimatorKind::Skeleton, &[models::Role::Detector, models::Role::RootNet, models::Role::PoseNet3d][..]),
     ] {
-        let mut missing: Vec<_> = needs.into_iter().filter(|role| !found(*role)).map(models::Role::what).collect();
-        missing.dedup();
+        let missing: Vec<_> = needs.iter().filter(|role| !found(**role)).map(|role| role.what()).collect();
         let name = format!("--estimator {}", format!("{kind:?}").to_lowercase());
         if missing.is_empty() {
             line(&mut out, "ready", &name, "")?;

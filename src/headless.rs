@@ -17,7 +17,7 @@ use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::record::{jsonl::FrameRecord, obj};
 use crate::render::{DrawOptions, OffscreenRenderer};
-use crate::result::{FrameResult, Stage};
+use crate::result::{EstimatorKind, FrameResult, Stage};
 
 /// A live source that says nothing for so long is given up.
 const STALL_LIMIT: Duration = Duration::from_secs(15);
@@ -25,6 +25,9 @@ const STALL_LIMIT: Duration = Duration::from_secs(15);
 /// Runs the command.
 pub fn run(args: &RunArgs) -> Result<()> {
     let settings = args.pipeline.settings()?;
+    if args.obj && settings.estimator == EstimatorKind::Skeleton {
+        return Err(BadInput("--obj: the skeleton estimator makes no mesh; use --estimator body or hand".into()).into());
+    }
     let mut source = capture::open_with(&args.source, &settings.webcam)?;
     let mut stages = load_stages(settings)?;
     let mut out = Output::create(args)?;

@@ -27,9 +27,5 @@ fn main() -> ExitCode {
 }
 
 fn window(args: &WindowArgs) -> Result<()> {
-    let mut options = app::WindowOptions::default();
-    if let Some(size) = args.window_size {
-        options.size_pt = size.map(|side| side as f32);
-    }
-    app::run(args.pipeline.settings()?, Some(args.source()), options)
+    app::run(args.pipeline.settings()?, Some(args.source()), args.options())
 }

@@ -58,10 +58,9 @@ pub fn assign(profit: &[Vec<f32>]) -> Vec<Option<usize>> {
         }
     }
     let mut columns_of = vec![None; rows];
-    for column in 1..=columns {
-        let row = row_of[column];
-        if row > 0 && cost(row - 1, column - 1) < 0.0 {
-            columns_of[row - 1] = Some(column - 1);
+    for (column, &row) in row_of[1..=columns].iter().enumerate() {
+        if row > 0 && cost(row - 1, column) < 0.0 {
+            columns_of[row - 1] = Some(column);
         }
     }
     columns_of

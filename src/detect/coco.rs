@@ -31,13 +31,11 @@ pub fn name(label: u32) -> Option<&'static str> {
 /// The label of a class, upper and lower case alike. The error lists the names.
 pub fn label(name: &str) -> Result<u32> {
     let wanted = name.trim();
-    match (1..NAMES.len()).find(|&i| NAMES[i] != UNUSED && NAMES[i].eq_ignore_ascii_case(wanted)) {
-        Some(i) => Ok(i as u32),
-        None => {
-            let known: Vec<&str> = NAMES[1..].iter().copied().filter(|&n| n != UNUSED).collect();
-            bail!("the detector knows no class \"{wanted}\"; it knows: {}", known.join(", "))
-        }
+    if let Some(i) = (1..NAMES.len()).find(|&i| NAMES[i] != UNUSED && NAMES[i].eq_ignore_ascii_case(wanted)) {
+        return Ok(i as u32);
     }
+    let known: Vec<&str> = NAMES[1..].iter().copied().filter(|&n| n != UNUSED).collect();
+    bail!("the detector knows no class \"{wanted}\"; it knows: {}", known.join(", "))
 }
 
 #[cfg(test)]

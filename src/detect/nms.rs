@@ -31,7 +31,7 @@ pub fn nms(boxes: &[Corners], scores: &[f32], iou_threshold: f32) -> Vec<usize> 
     debug_assert_eq!(boxes.len(), scores.len());
     let mut kept: Vec<usize> = Vec::new();
     for i in order_by_score(scores) {
-        if kept.iter().all(|&k| !(iou(boxes[k], boxes[i]) > iou_threshold)) {
+        if !kept.iter().any(|&k| iou(boxes[k], boxes[i]) > iou_threshold) {
             kept.push(i);
         }
     }

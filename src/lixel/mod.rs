@@ -6,6 +6,7 @@
 //! bin. Everything stays on the device; [`Lixels::rows`] fetches the heatmaps that are asked for and no others.
 
 pub mod gaussian;
+mod moments;
 
 use anyhow::{Result, bail};
 use candle_core::{D, Device, Result as CandleResult, Tensor};
@@ -53,14 +54,19 @@ pub struct Lixels {
 impl Lixels {
     /// From probabilities `[B, N, 3, D]`.
     pub fn new(heatmaps: Tensor) -> CandleResult<Self> {
-        let coords = soft_argmax(&heatmaps)?;
-        let spread = spread(&heatmaps, &coords)?;
+        let (coords, spread) = if let Some([coords, spread]) = moments::on_cpu(&heatmaps)? {
+            (coords, spread)
+        } else {
+            let coords = soft_argmax(&heatmaps)?;
+            let spread = spread(&heatmaps, &coords)?;
+            (coords, spread)
+        };
         Ok(Self { heatmaps, coords, spread })
     }
 
     /// From the logits of x, y and z, each `[B, N, D]`.
-    pub fn from_logits(xyz: [Tensor; 3]) -> CandleResult<Self> {
-        Self::new(softmax(&Tensor::stack(&xyz, 2)?)?)
+    pub fn from_logits(xyz: &[Tensor; 3]) -> CandleResult<Self> {
+        Self::new(softmax(&Tensor::stack(xyz, 2)?)?)
     }
 
     /// People in the batch.

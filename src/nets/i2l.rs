@@ -93,7 +93,7 @@ impl LixelHead {
         let pooled = feature.flatten_from(2)?.mean_keepdim(2)?; // [B, C, 1]
         let line = self.z_1.forward(&pooled)?; // [B, 256 D, 1]
         let line = line.reshape((line.dim(0)?, DeconvStack::CHANNELS, self.bins))?;
-        Lixels::from_logits([x, y, self.z_2.forward(&line)?])
+        Lixels::from_logits(&[x, y, self.z_2.forward(&line)?])
     }
 }
 

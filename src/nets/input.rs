@@ -18,7 +18,9 @@ pub fn patches_tensor(patches: &[RgbImage], device: &Device) -> Result<Tensor> {
         bail!("patches of one batch have one size, not {width}x{height} and {}x{}", other.width(), other.height());
     }
     let mut bytes = Vec::with_capacity(first.as_raw().len() * patches.len());
-    patches.iter().for_each(|patch| bytes.extend_from_slice(patch.as_raw()));
+    for patch in patches {
+        bytes.extend_from_slice(patch.as_raw());
+    }
     let interleaved = Tensor::from_vec(bytes, (patches.len(), height as usize, width as usize, 3), device)?;
     // [B, H, W, 3] -> [B, 3, H, W]
     Ok(interleaved.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(DType::F32)?)

@@ -1,11 +1,13 @@
 //! The networks: tensors in, tensors out. One file each; names follow the checkpoints. Batch norm is folded into
 //! the convolutions when the weights are loaded; every network takes any batch size.
 //!
-//! They all read the same patches (see [`input`]), and each normalises them as its checkpoints expect.
+//! Mask R-CNN reads whole frames; the others all read the same patches (see [`input`]), and each normalises them as
+//! its checkpoints expect.
 
 pub mod convert;
 pub mod i2l;
 pub mod input;
+pub mod kernels;
 pub mod layers;
 pub mod maskrcnn;
 pub mod param;
@@ -13,6 +15,8 @@ pub mod pose2feat;
 pub mod posenet3d;
 pub mod resnet;
 pub mod rootnet;
+mod torch_file;
+pub mod weights;
 
 use anyhow::{Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
@@ -98,5 +102,3 @@ mod tests {
         }
     }
 }
-mod torch_file;
-pub mod weights;

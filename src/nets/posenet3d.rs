@@ -177,8 +177,11 @@ impl PoseNet3d {
         let feature = self.stages.forward(&self.stem.forward(&imagenet_undivided(patches)?)?)?;
         let logits = self.volume.forward(&self.deconv.forward(&feature)?)?; // [B, J D, D, D]
         let volume = lixel::softmax(&logits.reshape((people, joints, bins * bins * bins))?)?;
-        let z = volume.reshape((people, joints, bins, bins * bins))?.sum(3)?;
-        let plane = volume.reshape((people, joints, bins, bins, bins))?.sum(2)?; // [B, J, D (y), D (x)]
+        let volume = volume.reshape((people * joints, bins, bins * bins))?;
+        let z = volume.sum(2)?.reshape((people, joints, bins))?;
+        // A sum over the first axis, as a product: the volume is read once, in its order.
+        let ones = Tensor::ones((people * joints, 1, bins), volume.dtype(), volume.device())?;
+        let plane = ones.matmul(&volume)?.reshape((people, joints, bins, bins))?; // [B, J, D (y), D (x)]
         Tensor::stack(&[plane.sum(2)?, plane.sum(3)?, z], 2)
     }
 }

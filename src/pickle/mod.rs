@@ -3,8 +3,8 @@
 //!
 //! Protocols 0 to 5, Python 2 and 3. All containers live in one arena and refer to each other by index, so a value
 //! that is shared many times is stored once, a cycle is harmless, and dropping the deepest nest is flat. Bytes and
-//! text are borrowed from the file. A pickle may take [`MAX_STEPS`] opcodes and items, which bounds the memory that it can claim
-//! whatever its size.
+//! text are borrowed from the file. A pickle may take [`MAX_STEPS`] opcodes and items, which bounds the memory that it
+//! can claim whatever its size.
 
 mod machine;
 

@@ -98,7 +98,7 @@ enum Message {
     Loaded(Result<Part>),
     LoaderDone,
     SourceOpened { generation: u64, description: String },
-    SourceStalled { generation: u64, note: String },
+    SourceStalled { generation: u64, note: Option<String> },
     SourceClosed { generation: u64, why: Result<String> },
 }
 
@@ -355,7 +355,7 @@ impl Worker {
             }
             Message::SourceStalled { generation, note } => {
                 if generation == self.generation() {
-                    self.stalled = Some(note);
+                    self.stalled = note;
                 }
             }
             Message::SourceClosed { generation, why } => {
@@ -534,7 +534,6 @@ impl Worker {
 
     fn process(&mut self, frame: Arc<Frame>, pass: Pass, waited: Duration) {
         let stages = &mut self.stages;
-        self.stalled = None;
         self.last_frame = Some(Arc::clone(&frame));
         let result = match guarded("a stage", || stages.process(Arc::clone(&frame), pass)) {
             Ok(mut result) => {
@@ -612,6 +611,7 @@ fn capture_loop(
     let interval = source.frame_interval();
     let mut due = Instant::now();
     let mut asked = Instant::now();
+    let mut stalled = false;
     loop {
         if !live {
             // Pictures wait until the last one was taken; a video does so while it is held.
@@ -635,6 +635,9 @@ fn capture_loop(
         }
         match source.next()? {
             Next::Frame(frame) => {
+                if std::mem::take(&mut stalled) {
+                    shared.post(Message::SourceStalled { generation, note: None });
+                }
                 if let Some(interval) = interval {
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     // A reader that fell behind does not hurry after what it missed.
@@ -652,7 +655,10 @@ fn capture_loop(
                 shared.arrived.notify_all();
                 asked = Instant::now();
             }
-            Next::Stalled(note) => shared.post(Message::SourceStalled { generation, note }),
+            Next::Stalled(note) => {
+                stalled = true;
+                shared.post(Message::SourceStalled { generation, note: Some(note) });
+            }
             Next::Ended(why) => {
                 // The last frame is not lost: it is taken before the end is told.
                 let mut inbox = lock(&shared.inbox);

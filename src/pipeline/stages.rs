@@ -118,7 +118,7 @@ impl Stages {
             estimator: None,
             body: None,
             landmarks: Vec::new(),
-            tracker: Tracker::new(tracker_config(&settings)),
+            tracker: Tracker::new(TrackerConfig::with_score_threshold(settings.score_threshold)),
             settings,
             frames_until_detection: 0,
             boxes: Vec::new(),
@@ -135,7 +135,7 @@ impl Stages {
         if settings.boxes != self.settings.boxes {
             self.forget_people();
         }
-        self.tracker.set_config(tracker_config(&settings));
+        self.tracker.set_config(TrackerConfig::with_score_threshold(settings.score_threshold));
         self.settings = settings;
     }
 
@@ -347,12 +347,6 @@ impl Stages {
             heatmaps: estimate.heatmaps,
         })
     }
-}
-
-/// A person appears at the score that the user set, and stays down to a weaker one.
-fn tracker_config(settings: &Settings) -> TrackerConfig {
-    let birth_score = settings.score_threshold;
-    TrackerConfig { birth_score, keep_score: birth_score * 0.6, ..TrackerConfig::default() }
 }
 
 /// Side of the box around the root that the lixels cover, metres.

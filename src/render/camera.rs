@@ -129,20 +129,38 @@ impl OrbitCamera {
         self.mend();
     }
 
-    /// Frames all people and the camera, in a view of this aspect (width / height), from the direction it has.
+    /// Frames all people and the camera as large as they fit into a view of this aspect (width / height), from the
+    /// direction it has.
     pub fn fit(&mut self, result: &FrameResult, aspect: f32) {
-        let mut points = vec![Vec3::ZERO, Vec3::new(0.0, 0.0, 1.0)];
-        for person in &result.people {
+        /// Part of the view that they may fill.
+        const FILLED: f32 = 0.85;
+        self.mend();
+        let aspect = if aspect.is_finite() { aspect.clamp(0.1, 10.0) } else { 1.0 };
+        let slope_y = (Self::FOV_Y_RAD * 0.5).tan() * FILLED;
+        let slope_x = slope_y * aspect;
+        let view = self.view_from_camera();
+        let (right, up, forward) = (view.row(0).truncate(), view.row(1).truncate(), -view.row(2).truncate());
+
+        // A point at (r, u, f) along the view's axes is inside when |r - eye_r| <= slope_x (f - eye_f), and likewise
+        // for u: four planes through the eye, pushed back until all points are inside.
+        let people = result.people.iter().flat_map(|person| {
             let vertices = person.mesh.iter().flat_map(|mesh| &mesh.vertices_camera_m);
-            points.extend(vertices.chain(&person.joints_camera_m).filter(|p| is_drawable(**p)));
+            vertices.chain(&person.joints_camera_m).copied().filter(|p| is_drawable(*p))
+        });
+        let (mut planes, mut depth) = ([f32::NEG_INFINITY; 4], (f32::INFINITY, f32::NEG_INFINITY));
+        for p in people.chain([Vec3::ZERO, Vec3::Z]) {
+            let (r, u, f) = (right.dot(p), up.dot(p), forward.dot(p));
+            let sides = [r - slope_x * f, -r - slope_x * f, u - slope_y * f, -u - slope_y * f];
+            planes = std::array::from_fn(|i| planes[i].max(sides[i]));
+            depth = (depth.0.min(f), depth.1.max(f));
         }
-        let (low, high) =
-            points.iter().fold((Vec3::INFINITY, Vec3::NEG_INFINITY), |(lo, hi), p| (lo.min(*p), hi.max(*p)));
-        self.target_m = (low + high) * 0.5;
-        let radius_m = points.iter().map(|p| p.distance(self.target_m)).fold(0.5, f32::max);
-        let half_y = Self::FOV_Y_RAD * 0.5;
-        let half_x = (half_y.tan() * if aspect.is_finite() { aspect.clamp(0.1, 10.0) } else { 1.0 }).atan();
-        self.distance_m = 1.05 * radius_m / half_y.min(half_x).sin();
+        let back_x = -(planes[0] + planes[1]) / (2.0 * slope_x);
+        let back_y = -(planes[2] + planes[3]) / (2.0 * slope_y);
+        // The planes alone allow a point at the eye.
+        let eye_f = back_x.min(back_y).min(depth.0 - 0.5);
+        let eye = right * (planes[0] - planes[1]) * 0.5 + up * (planes[2] - planes[3]) * 0.5 + forward * eye_f;
+        self.distance_m = (depth.0 + depth.1) * 0.5 - eye_f;
+        self.target_m = eye + forward * self.distance_m;
         self.mend();
     }
 

@@ -24,9 +24,9 @@ pub(super) struct View {
     pub fog_m: f32,
     pub near_m: f32,
     pub edge_shade: f32,
+    pub edge_opacity: f32,
     pub pad_0: u32,
     pub pad_1: u32,
-    pub pad_2: u32,
 }
 
 /// Twin of the inputs of `vs_surface` and `vs_edge` in `shaders/mesh.wgsl`.
@@ -91,7 +91,7 @@ mod tests {
     fn view_has_the_shaders_layout() {
         let rust = offsets!(View; clip_from_camera, eye_camera_m, ground_y_m, target_size_px, frame_origin_px,
             frame_size_px, target_px_per_frame_px, focal_px, image_min, image_max, image_plane_m, opacity, flatness,
-            frame_taps, grid_centre_m, fog_m, near_m, edge_shade, pad_0, pad_1, pad_2);
+            frame_taps, grid_centre_m, fog_m, near_m, edge_shade, edge_opacity, pad_0, pad_1);
         for (name, _) in SHADERS {
             let module = parse(name);
             let view = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("View")).unwrap().1;

@@ -50,7 +50,7 @@ impl OffscreenRenderer {
         let size = [result.frame.rgb.width(), result.frame.rgb.height()];
         let max = self.gpu.device.limits().max_texture_dimension_2d;
         let size = shrunk(size, max).unwrap_or(size);
-        self.draw(result, options, size, |scene, encoder, target| scene.draw_overlay(encoder, target))
+        self.draw(result, options, size, SceneRenderer::draw_overlay)
     }
 
     /// The people in space, as `camera` sees them, in an image of this width and height.

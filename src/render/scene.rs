@@ -238,7 +238,9 @@ impl SceneRenderer {
             // Shades would be read as spread.
             flatness: if self.options.colour == MeshColour::Spread { 0.7 } else { 0.0 },
             near_m: NEAR_M,
-            edge_shade: if self.options.mesh { 0.35 } else { 1.0 },
+            // Dark on the surface, and light enough not to bury it; alone, as bright as it would be.
+            edge_shade: if self.options.mesh { 0.3 } else { 1.0 },
+            edge_opacity: if self.options.mesh { 0.5 } else { 1.0 },
             ..View::default()
         }
     }

@@ -100,12 +100,13 @@ pub(super) fn skeletons(
     }
 }
 
-/// Orders strokes from far to near, balls before the bones that end in them.
+/// Orders strokes from far to near; a bone goes with its far end, so that it is below both its joints.
 pub(super) fn sort_far_to_near(strokes: &mut [Stroke], clip_from_camera: &Mat4) {
     let row = clip_from_camera.row(3);
+    let distance_m = |p: [f32; 3]| row.dot(Vec3::from_array(p).extend(1.0));
     strokes.sort_by_cached_key(|stroke| {
-        let middle = (Vec3::from_array(stroke.a_camera_m) + Vec3::from_array(stroke.b_camera_m)) * 0.5;
-        let front_m = row.dot(middle.extend(1.0)) - stroke.radius_m;
+        let (a, b) = (distance_m(stroke.a_camera_m), distance_m(stroke.b_camera_m));
+        let front_m = if stroke.a_camera_m == stroke.b_camera_m { a - stroke.radius_m } else { a.max(b) };
         // Tenths of a millimetre, far first.
         -(front_m * 1e4) as i64
     });

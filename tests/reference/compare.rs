@@ -84,7 +84,8 @@ impl Report {
         }
         let mut line = said.into_iter().map(|(text, ..)| text).collect::<Vec<_>>().join(", ");
         if !self.not_compared.is_empty() {
-            line += &format!("; not compared: {}", self.not_compared.join(", "));
+            line.push_str("; not compared: ");
+            line.push_str(&self.not_compared.join(", "));
         }
         Ok(line)
     }

@@ -84,7 +84,7 @@ fn run_folder(folder: &Path, kinds: &[(&'static str, Run)], say: impl Fn(&str)) 
         let start = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| run(&path)))
             .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", panic_text(panic.as_ref()))))
-            .and_then(|report| report.finish());
+            .and_then(Report::finish);
         let secs = start.elapsed().as_secs_f64();
         match outcome {
             Ok(stages) => {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
 use image::RgbImage;
 use lixelscope::detect::Detection;
-use lixelscope::nets::maskrcnn::{Config, Corners, MaskRcnn, Query, box_head, rpn};
+use lixelscope::nets::maskrcnn::{Config, Corners, MaskRcnn, Query, box_head, roi_align::RoiMaps, rpn};
 
 use crate::compare::{Expected, Report, Tolerance, sample};
 use crate::support::{Manifest, device};
@@ -25,7 +25,7 @@ const OTHER_DETECTIONS: Tolerance = Tolerance::new(0.01, "of them differ");
 /// Part of a mask's box whose pixels may differ: probabilities within 1e-4 of one half, and where a box moved by a
 /// hundredth of a pixel the line at which its pixels are cut.
 const OTHER_PIXELS: Tolerance = Tolerance::new(2e-3, "of the pixels");
-/// Of how many detections with this label the case holds masks.
+/// The label of the detections whose masks the case holds.
 const MASK_LABEL: u32 = 4;
 
 /// Runs a case.
@@ -57,7 +57,7 @@ pub fn run(path: &Path) -> Result<Report> {
         }
     }
     for (level, name) in ["0", "1", "2", "3", "pool"].into_iter().enumerate() {
-        let map = &pyramid[level];
+        let map = &pyramid[level].to_tensor()?;
         let steps: &[usize] = if map.dim(3)? > 60 { &[32, 4, 4] } else { &[32, 1, 1] };
         let name = format!("fpn_{name}_sample");
         expected.compare(&mut report, &name, &sample(map, steps)?, Tolerance::FEATURE)?;
@@ -69,26 +69,25 @@ pub fn run(path: &Path) -> Result<Report> {
     let expected_proposals = corners(&expected.tensor("proposals")?)?;
     compare_proposals(&mut report, &proposals, &expected_proposals);
 
-    // The heads are given the expected proposals, so that each stage is judged alone.
     clock.skip();
-    let maps = net.roi_maps(&pyramid, 0, &size)?;
-    clock.lap("roi maps");
-    let regions = net.regions(&maps, &proposals, box_head::ROI_SIDE)?;
+    let maps = RoiMaps::new(pyramid, &batch.sizes)?;
+    let regions = net.regions(&maps, 0, &proposals, box_head::ROI_SIDE)?;
     clock.lap("roi align");
     let output = net.box_head.forward(&regions)?;
     clock.lap("box head");
     let found = box_head::select(&output, &proposals, size.resized, None, &net.config)?;
     clock.lap("select");
 
+    // The heads are given the expected proposals, so that each stage is judged alone.
     if let Some(tensor) = expected.get("roi_pool_sample") {
         let first = expected_proposals.get(..tensor.dim(0)?).context("more RoI features than proposals")?;
-        let regions = sample(&net.regions(&maps, first, box_head::ROI_SIDE)?, &[32, 1, 1])?;
+        let regions = sample(&net.regions(&maps, 0, first, box_head::ROI_SIDE)?, &[32, 1, 1])?;
         let actual = crate::compare::numbers(&regions)?;
         report.compare("roi_pool_sample", &actual, &crate::compare::numbers(&tensor)?, Tolerance::FEATURE)?;
     }
     let count = expected.tensor("class_logits")?.dim(0)?;
     let first = expected_proposals.get(..count).context("more logits than proposals")?;
-    let output = net.box_head.forward(&net.regions(&maps, first, box_head::ROI_SIDE)?)?;
+    let output = net.box_head.forward(&net.regions(&maps, 0, first, box_head::ROI_SIDE)?)?;
     expected.compare(&mut report, "class_logits", &output.logits, Tolerance::FEATURE)?;
     expected.compare(&mut report, "box_regression", &output.deltas, Tolerance::FEATURE)?;
 
@@ -100,7 +99,7 @@ pub fn run(path: &Path) -> Result<Report> {
         let first: Vec<_> = found.iter().filter(|f| f.label == MASK_LABEL).take(tensor.dim(0)?).copied().collect();
         ensure!(first.len() == tensor.dim(0)?, "only {} detections have label {MASK_LABEL}", first.len());
         clock.skip();
-        let masks = net.masks(&maps, &first, &size)?;
+        let masks = net.masks(&maps, 0, &first, &size)?;
         clock.lap("masks");
         let (width, height) = image.dimensions();
         let pixels = tensor.flatten_all()?.to_vec1::<u8>()?;
@@ -210,4 +209,37 @@ impl Clock {
     fn line(&self) -> String {
         self.laps.iter().map(|(stage, ms)| format!("{stage} {ms:.1} ms")).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Pictures of a batch do not mix, and a query for some classes and their masks agrees with one for all.
+#[test]
+fn each_picture_of_a_batch_is_detected_on_its_own() -> Result<()> {
+    let manifest = crate::support::project_golden_dir().join("maskrcnn_resnet50_fpn.manifest.json");
+    let config = Config { shorter_side: 64, longest_side: 96, proposals: 50, ..Config::default() };
+    let net = MaskRcnn::load(config, &Manifest::read(&manifest)?.var_builder(&device()?)?)?;
+    let picture = |seed: u32| {
+        RgbImage::from_fn(80, 60, |x, y| image::Rgb([x * seed, y * seed * 3, x * y * seed].map(|v| (v % 256) as u8)))
+    };
+    let (a, b) = (picture(1), picture(5));
+    let batch = net.detect_batch(&[&a, &b], Query::default())?;
+    ensure!(batch[0] != batch[1], "two pictures, two results");
+    for (picture, together) in [&a, &b].into_iter().zip(&batch) {
+        let alone = net.detect(picture, Query::default())?;
+        ensure!(!alone.is_empty() && alone.len() == together.len(), "{} and {}", alone.len(), together.len());
+        for (a, t) in alone.iter().zip(together) {
+            // The same sums, but convolutions may cut a batch into other tiles.
+            let px = (a.rect.min() - t.rect.min()).length() + (a.rect.max() - t.rect.max()).length();
+            ensure!(a.label == t.label && px < 1e-3 && (a.score - t.score).abs() < 1e-5, "{a:?} and {t:?}");
+        }
+        let label = alone[0].label;
+        let query = Query { labels: Some(&[label]), masks: true };
+        let of_label = net.detect(picture, query)?;
+        let expected = alone.iter().filter(|d| d.label == label);
+        ensure!(of_label.len() >= expected.clone().count(), "no other class takes their places");
+        for (d, expected) in of_label.iter().zip(expected) {
+            let masked = d.mask.is_some();
+            ensure!(masked && (d.rect, d.score) == (expected.rect, expected.score), "{d:?} and {expected:?}");
+        }
+    }
+    Ok(())
 }

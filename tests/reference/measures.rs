@@ -20,8 +20,11 @@ fn points(numbers: &[f64]) -> Vec<DVec3> {
 }
 
 fn flat(points: &[DVec3]) -> Vec<f64> {
-    points.iter().flat_map(|p| p.to_array()).collect()
+    points.iter().flat_map(DVec3::to_array).collect()
 }
+
+/// A number for one person, from the predicted and the true points.
+type Metric = fn(&[DVec3], &[DVec3]) -> Result<f64>;
 
 pub fn metrics(case: &Path) -> Result<Report> {
     /// Both sides are f64; an SVD by another method agrees to some 1e-10.
@@ -35,12 +38,15 @@ pub fn metrics(case: &Path) -> Result<Report> {
     let joints = expected.tensor("gt_mm")?.dim(1)?;
     let (truth, predicted) = (points(&expected.numbers("gt_mm")?), points(&expected.numbers("pred_mm")?));
     let people: Vec<_> = predicted.chunks(joints).zip(truth.chunks(joints)).collect();
-    let each = |f: &dyn Fn(&[DVec3], &[DVec3]) -> Result<f64>| -> Result<Vec<f64>> {
-        people.iter().map(|(p, t)| f(p, t)).collect()
-    };
-    report.compare("mpjpe", &each(&|p, t| mpjpe(p, t, ROOT))?, &expected.numbers("mpjpe_mm")?, MM)?;
-    report.compare("pa_mpjpe", &each(&pa_mpjpe)?, &expected.numbers("pa_mpjpe_mm")?, MM)?;
-    report.compare("root_error", &each(&|p, t| root_error(p, t, ROOT))?, &expected.numbers("root_error_mm")?, MM)?;
+    let of_each: [(&str, Metric); 3] = [
+        ("mpjpe_mm", |p, t| mpjpe(p, t, ROOT)),
+        ("pa_mpjpe_mm", pa_mpjpe),
+        ("root_error_mm", |p, t| root_error(p, t, ROOT)),
+    ];
+    for (name, metric) in of_each {
+        let actual: Vec<f64> = people.iter().map(|(p, t)| metric(p, t)).collect::<Result<_>>()?;
+        report.compare(name, &actual, &expected.numbers(name)?, MM)?;
+    }
     let after: Vec<Vec<DVec3>> = people.iter().map(|(p, t)| aligned(p, t)).collect::<Result<_>>()?;
     report.compare("aligned", &flat(&after.concat()), &expected.numbers("aligned_pred_mm")?, MM)?;
 

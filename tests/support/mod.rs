@@ -169,7 +169,9 @@ pub fn joint_regressor(joints: usize, vertices: usize, device: &Device) -> Resul
     let mut weights: Vec<f64> = unit("joint_regressor", joints * vertices).iter().map(|v| v.abs().powi(8)).collect();
     for row in weights.chunks_mut(vertices) {
         let sum: f64 = row.iter().sum();
-        row.iter_mut().for_each(|w| *w /= sum);
+        for weight in row {
+            *weight /= sum;
+        }
     }
     let weights = weights.into_iter().map(|w| w as f32).collect();
     Ok(Tensor::from_vec(weights, (joints, vertices), device)?)

@@ -2,7 +2,7 @@
 //! of 64 pixels and heatmaps of 16 bins, so that a person takes milliseconds. What they say means nothing, but it is
 //! always the same.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
@@ -12,6 +12,7 @@ use candle_nn::{Init, VarBuilder};
 
 use lixelscope::nets::NetSizes;
 use lixelscope::nets::i2l::{I2l, I2lShape, ParamShape};
+use lixelscope::nets::maskrcnn::{self, MaskRcnn};
 use lixelscope::nets::posenet3d::PoseNet3d;
 use lixelscope::nets::rootnet::RootNet;
 
@@ -105,10 +106,9 @@ struct Formula(Arc<Mutex<Tensors>>);
 fn offset_and_scale(name: &str, shape: &[usize]) -> (f64, f64) {
     let last = name.rsplit('.').next().unwrap_or_default();
     match (last, shape.len()) {
-        ("running_mean", _) => (0.0, 0.1),
         ("running_var", _) => (1.0, 0.3),
         ("bias", _) if name.contains("depth_layer") => (1.0, 0.1),
-        ("bias", _) => (0.0, 0.1),
+        ("running_mean" | "bias", _) => (0.0, 0.1),
         // The last norm of a residual block is small, so that the sum of blocks does not grow.
         (_, 1) if name.contains(".bn2.") => (0.2, 0.02),
         (_, 1) => (1.0, 0.1),
@@ -142,4 +142,40 @@ impl SimpleBackend for Formula {
     fn contains_tensor(&self, _: &str) -> bool {
         true
     }
+}
+
+/// Mask R-CNN that takes every proposal for a person, of whatever picture: the predictor is its bias alone.
+pub fn write_detector(folder: &Path) -> Result<()> {
+    const STEM: &str = "maskrcnn_resnet50_fpn";
+    let config = maskrcnn::Config { layers: RESNET, ..maskrcnn::Config::default() };
+    let mut weights = formula_weights(|vb| {
+        MaskRcnn::load(config.clone(), vb).map(drop).map_err(|error| candle_core::Error::Msg(format!("{error:#}")))
+    })?;
+    let bias: Vec<f32> = (0..config.classes).map(|label| if label == 1 { 8.0 } else { 0.0 }).collect();
+    weights.insert("roi_heads.box_predictor.cls_score.bias".into(), Tensor::new(bias, &Device::Cpu)?);
+    for name in ["cls_score.weight", "bbox_pred.weight", "bbox_pred.bias"] {
+        let name = format!("roi_heads.box_predictor.{name}");
+        let zeros = weights[&name].zeros_like()?;
+        weights.insert(name, zeros);
+    }
+    candle_core::safetensors::save(&weights, folder.join(format!("{STEM}.safetensors")))?;
+    std::fs::write(folder.join(format!("{STEM}.json")), serde_json::json!({ "resnet": RESNET }).to_string())?;
+    Ok(())
+}
+
+/// A folder with all of the above, made once for each build of the tests.
+pub fn folder() -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("small-models-2");
+    static MADE: Mutex<()> = Mutex::new(());
+    let _alone = MADE.lock();
+    if !folder.is_dir() {
+        let part = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        write_all(part.path())?;
+        write_detector(part.path())?;
+        // Another test binary may have been faster: its folder is as good.
+        if std::fs::rename(part.path(), &folder).is_ok() {
+            let _ = part.keep();
+        }
+    }
+    Ok(folder)
 }

@@ -5,14 +5,16 @@
 //! [`Tracker::people`] are the boxes to crop; and once their bodies are known, [`Tracker::update_from_pose`] with the box
 //! around each, which is what keeps boxes on people between detections.
 //!
-//! Everything is deterministic: the same calls give the same ids.
+//! On a frame on which the detector saw a person, the box is the detector's, unsmoothed: with a detector on every frame
+//! nothing but the ids depends on earlier frames. Pictures that do not belong together need [`Tracker::clear`] between
+//! them. Everything is deterministic: the same calls give the same ids.
 
 mod motion;
 
 use super::PersonBox;
 use super::assignment::assign;
 use crate::space::RectPx;
-use motion::Motion;
+use motion::{BodyFit, Motion};
 
 /// Sides that no box on a frame exceeds, pixels; a guard for arithmetic.
 const MAX_PX: f32 = 1e6;
@@ -45,6 +47,13 @@ pub struct TrackerConfig {
     pub duplicate_iou: f32,
 }
 
+impl TrackerConfig {
+    /// People are shown from this score, and kept while their detections reach 0.6 of it.
+    pub fn with_score_threshold(score: f32) -> Self {
+        Self { birth_score: score, keep_score: 0.6 * score, ..Self::default() }
+    }
+}
+
 impl Default for TrackerConfig {
     fn default() -> Self {
         Self { birth_score: 0.5, keep_score: 0.3, shown_rounds: 1, forget_rounds: 8, duplicate_iou: 0.75 }
@@ -65,6 +74,9 @@ pub struct TrackedPerson {
 struct Track {
     id: u32,
     motion: Motion,
+    fit: BodyFit,
+    /// The detector's box in the frame at hand.
+    detected: Option<RectPx>,
     score: f32,
     /// Detector rounds since the last detection; 0 for a person who is seen.
     unseen: u32,
@@ -73,6 +85,29 @@ struct Track {
 }
 
 impl Track {
+    fn new(id: u32, seen: &PersonBox) -> Self {
+        Self {
+            id,
+            motion: Motion::new(&seen.rect),
+            fit: BodyFit::default(),
+            detected: Some(seen.rect),
+            score: seen.score.min(1.0),
+            unseen: 0,
+            missed: 0,
+        }
+    }
+
+    fn rect(&self) -> RectPx {
+        self.detected.unwrap_or_else(|| self.motion.rect())
+    }
+
+    fn detected(&mut self, seen: &PersonBox) {
+        self.motion.correct(&seen.rect, motion::DETECTION);
+        self.detected = Some(seen.rect);
+        self.score = seen.score.min(1.0);
+        self.unseen = 0;
+    }
+
     fn is_seen(&self) -> bool {
         self.unseen == 0
     }
@@ -110,7 +145,10 @@ impl Tracker {
             Some(last) if frame_index < last => self.clear(),
             Some(last) if frame_index > last => {
                 let frames = (frame_index - last) as f32;
-                self.tracks.iter_mut().for_each(|track| track.motion.predict(frames));
+                for track in &mut self.tracks {
+                    track.motion.predict(frames);
+                    track.detected = None;
+                }
             }
             _ => {}
         }
@@ -143,19 +181,10 @@ impl Tracker {
         });
 
         for stranger in strangers {
-            // A second box around somebody who is tracked is not a second person.
-            if !self
-                .tracks
-                .iter()
-                .any(|t| t.is_seen() && t.motion.rect().iou(&stranger.rect) > self.config.duplicate_iou)
-            {
-                self.tracks.push(Track {
-                    id: self.next_id,
-                    motion: Motion::new(&stranger.rect),
-                    score: stranger.score.min(1.0),
-                    unseen: 0,
-                    missed: 0,
-                });
+            // A second box around somebody who is seen is not a second person.
+            let copy = self.seen_rects().iter().any(|s| s.iou(&stranger.rect) > self.config.duplicate_iou);
+            if !copy {
+                self.tracks.push(Track::new(self.next_id, &stranger));
                 self.next_id += 1;
             }
         }
@@ -163,7 +192,7 @@ impl Tracker {
         let seen = self.seen_rects();
         let forget_rounds = self.config.forget_rounds;
         self.tracks.retain_mut(|track| {
-            let rect = track.motion.rect();
+            let rect = track.rect();
             if track.is_seen() {
                 track.missed = 0;
             } else if seen.iter().all(|s| s.iou(&rect) <= OCCLUDED_IOU) {
@@ -188,7 +217,7 @@ impl Tracker {
                     .map(|&i| {
                         let track = &self.tracks[i];
                         // Of two, the one who was seen more recently.
-                        affinity(&d.rect, &track.motion.rect()) / (1.0 + 0.1 * track.missed as f32)
+                        affinity(&d.rect, &track.rect()) / (1.0 + 0.1 * track.missed as f32)
                     })
                     .collect()
             })
@@ -198,10 +227,7 @@ impl Tracker {
         for (detection, column) in detections.iter().zip(&columns) {
             match column {
                 Some(column) => {
-                    let track = &mut self.tracks[free[*column]];
-                    track.motion.correct(&detection.rect, motion::DETECTION);
-                    track.score = detection.score.min(1.0);
-                    track.unseen = 0;
+                    self.tracks[free[*column]].detected(detection);
                 }
                 None => strangers.push(*detection),
             }
@@ -210,15 +236,20 @@ impl Tracker {
         strangers
     }
 
-    /// The box around the body that was found for this person in this frame. Ignored where it cannot be this person's:
+    /// The box around the body that was found for this person in this frame. On frames without the detector it moves
+    /// the person's box; on the others it teaches how the two kinds of boxes differ. Ignored where it cannot be this person's:
     /// far from the track, or when the person stands unseen behind somebody else, whose body it then is.
     pub fn update_from_pose(&mut self, id: u32, tight: RectPx) {
         let seen = self.seen_rects();
         let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else { return };
-        let rect = track.motion.rect();
+        let rect = track.rect();
         let hidden = !track.is_seen() && seen.iter().any(|s| s.iou(&rect) > OCCLUDED_IOU);
-        if is_usable(&tight) && tight.iou(&rect) >= MIN_POSE_IOU && !hidden {
-            track.motion.correct(&tight, motion::POSE);
+        if !is_usable(&tight) || tight.iou(&rect) < MIN_POSE_IOU || hidden {
+            return;
+        }
+        match &track.detected {
+            Some(detected) => track.fit.learn(&tight, detected),
+            None => track.motion.correct(&track.fit.detected_from_body(&tight), motion::POSE),
         }
     }
 
@@ -229,7 +260,7 @@ impl Tracker {
         shown.sort_by(|a, b| a.unseen.cmp(&b.unseen).then(b.score.total_cmp(&a.score)).then(a.id.cmp(&b.id)));
         let mut people: Vec<TrackedPerson> = Vec::with_capacity(shown.len());
         for track in shown {
-            let rect = track.motion.rect();
+            let rect = track.rect();
             let limit = if track.is_seen() { self.config.duplicate_iou } else { OCCLUDED_IOU };
             if people.iter().all(|p| p.rect.iou(&rect) <= limit) {
                 people.push(TrackedPerson { id: track.id, rect, score: track.score });
@@ -240,7 +271,7 @@ impl Tracker {
 
     /// Boxes of those who were seen in the last detector round.
     fn seen_rects(&self) -> Vec<RectPx> {
-        self.tracks.iter().filter(|t| t.is_seen()).map(|t| t.motion.rect()).collect()
+        self.tracks.iter().filter(|t| t.is_seen()).map(Track::rect).collect()
     }
 }
 

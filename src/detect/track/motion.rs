@@ -110,6 +110,43 @@ impl Motion {
     }
 }
 
+/// How the detector's box lies around the box of the projected body: the two differ by habit (hair, clothes, the
+/// network's own margin), and without this boxes would jump at every detection, or shrink between them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BodyFit {
+    /// Centre of the detector's box, in sides of the body's, from the body's centre.
+    shift: Vec2,
+    /// Logarithm of the detector's sides over the body's.
+    log_growth: Vec2,
+    known: bool,
+}
+
+impl BodyFit {
+    /// Part of a new observation that is taken on.
+    const RATE: f32 = 0.5;
+    /// Larger differences are not a habit but an error: a quarter of a side.
+    const MAX: Vec2 = Vec2::splat(0.25);
+
+    /// Both boxes were found in the same frame. They must have positive sides.
+    pub fn learn(&mut self, body: &RectPx, detected: &RectPx) {
+        let sides = Vec2::new(body.w, body.h);
+        let shift = ((detected.centre() - body.centre()) / sides).clamp(-Self::MAX, Self::MAX);
+        let growth = Vec2::new((detected.w / body.w).ln(), (detected.h / body.h).ln()).clamp(-Self::MAX, Self::MAX);
+        let rate = if self.known { Self::RATE } else { 1.0 };
+        self.shift += (shift - self.shift) * rate;
+        self.log_growth += (growth - self.log_growth) * rate;
+        self.known = true;
+    }
+
+    /// The box that the detector would draw around this body.
+    pub fn detected_from_body(&self, body: &RectPx) -> RectPx {
+        let sides = Vec2::new(body.w, body.h);
+        let centre = body.centre() + self.shift * sides;
+        let half = sides * self.log_growth.exp() * 0.5;
+        RectPx::from_corners(centre - half, centre + half)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +162,19 @@ mod tests {
         motion.predict(4.0);
         let error = (motion.rect().centre() - at(32.0).centre()).length();
         assert!(error < 5.0, "{error} px after 25 px of motion");
+    }
+
+    #[test]
+    fn the_detectors_habit_is_learnt_from_one_frame() {
+        let body = RectPx { x: 10.0, y: 20.0, w: 40.0, h: 100.0 };
+        let detected = RectPx { x: 6.0, y: 8.0, w: 50.0, h: 118.0 };
+        let mut fit = BodyFit::default();
+        assert_eq!(fit.detected_from_body(&body), body);
+        fit.learn(&body, &detected);
+        assert!((fit.detected_from_body(&body).min() - detected.min()).length() < 1e-3);
+        // The same, twice as far away and elsewhere.
+        let far = fit.detected_from_body(&RectPx { x: 100.0, y: 50.0, w: 20.0, h: 50.0 });
+        assert!((far.min() - Vec2::new(98.0, 44.0)).length() < 1e-3 && (far.w - 25.0).abs() < 1e-3, "{far:?}");
     }
 
     #[test]

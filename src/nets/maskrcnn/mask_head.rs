@@ -9,7 +9,7 @@ use super::rpn::sigmoid;
 use super::transform::axis_taps;
 use super::{Corners, host};
 use crate::detect::Mask;
-use crate::nets::layers::{Activation, Conv2d, ConvShape};
+use crate::nets::layers::{Activation, Conv2d, ConvShape, Features};
 
 /// Side of the maps that the head reads.
 pub const ROI_SIDE: usize = 14;
@@ -49,10 +49,11 @@ impl MaskHead {
 
     /// `[N, 256, 14, 14]` and the class of each region to N masks of 28 x 28 probabilities.
     pub fn forward(&self, regions: &Tensor, labels: &[u32]) -> Result<Vec<Vec<f32>>> {
-        let mut x = regions.clone();
+        let mut x = Features::new(regions)?;
         for conv in &self.convs {
-            x = conv.forward(&x)?;
+            x = conv.run(&x, None)?;
         }
+        let x = x.to_tensor()?;
         let (n, _, h, w) = x.dims4()?;
         ensure!(n == labels.len() && (h, w) == (ROI_SIDE, ROI_SIDE), "the mask head was given regions of {h}x{w}");
         // [N, C, 14, 14] -> [N * 196, C] -> [N * 196, 4 * C]

@@ -19,7 +19,7 @@ pub mod rpn;
 pub mod transform;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use image::RgbImage;
 
@@ -144,13 +144,14 @@ impl MaskRcnn {
         lap("backbone and FPN")?;
         let proposals = rpn::proposals(&self.rpn_head.forward(&pyramid)?, &batch, &self.config)?;
         lap("proposals")?;
+        let maps = RoiMaps::new(pyramid, &batch.sizes)?;
         let mut results = Vec::with_capacity(images.len());
         for (index, (size, proposals)) in batch.sizes.iter().zip(&proposals).enumerate() {
-            let maps = self.roi_maps(&pyramid, index, size)?;
-            let found = self.boxes(&maps, proposals, size, query.labels)?;
-            let mut masks = if query.masks { self.masks(&maps, &found, size)? } else { Vec::new() }.into_iter();
+            let found = self.boxes(&maps, index, proposals, size, query.labels)?;
+            let mut masks = if query.masks { self.masks(&maps, index, &found, size)? } else { Vec::new() }.into_iter();
             results.push(found.iter().map(|f| detection(f, size, masks.next())).collect());
         }
+        lap("heads")?;
         Ok(results)
     }
 
@@ -159,23 +160,17 @@ impl MaskRcnn {
         Batch::new(images, self.config.shorter_side, self.config.longest_side, &self.device)
     }
 
-    /// The maps of one picture of a batch that regions are read from.
-    pub fn roi_maps(&self, pyramid: &[Tensor], index: usize, size: &ImageSize) -> Result<RoiMaps> {
-        // The pool level serves the proposals only.
-        let maps = pyramid[..4].iter().map(|map| map.get(index)).collect::<candle_core::Result<Vec<_>>>()?;
-        RoiMaps::new(&maps, size)
-    }
-
-    /// Regions as the heads read them, `[N, 256, side, side]`.
-    pub fn regions(&self, maps: &RoiMaps, regions: &[Corners], side: usize) -> Result<Tensor> {
+    /// Regions of one picture of a batch as the heads read them, `[N, 256, side, side]`.
+    pub fn regions(&self, maps: &RoiMaps, index: usize, regions: &[Corners], side: usize) -> Result<Tensor> {
         let shape = (regions.len(), fpn::CHANNELS, side, side);
-        Ok(Tensor::from_vec(maps.align(regions, side), shape, &self.device)?)
+        Ok(Tensor::from_vec(maps.align(index, regions, side), shape, &self.device)?)
     }
 
     /// The objects among the proposals of one picture, best first.
     pub fn boxes(
         &self,
         maps: &RoiMaps,
+        index: usize,
         proposals: &[Corners],
         size: &ImageSize,
         labels: Option<&[u32]>,
@@ -183,18 +178,18 @@ impl MaskRcnn {
         if proposals.is_empty() {
             return Ok(Vec::new());
         }
-        let output = self.box_head.forward(&self.regions(maps, proposals, box_head::ROI_SIDE)?)?;
+        let output = self.box_head.forward(&self.regions(maps, index, proposals, box_head::ROI_SIDE)?)?;
         box_head::select(&output, proposals, size.resized, labels, &self.config)
     }
 
     /// The pixels of objects that were found in one picture.
-    pub fn masks(&self, maps: &RoiMaps, found: &[ScoredBox], size: &ImageSize) -> Result<Vec<Mask>> {
+    pub fn masks(&self, maps: &RoiMaps, index: usize, found: &[ScoredBox], size: &ImageSize) -> Result<Vec<Mask>> {
         if found.is_empty() {
             return Ok(Vec::new());
         }
         let regions: Vec<Corners> = found.iter().map(|f| f.corners).collect();
         let labels: Vec<u32> = found.iter().map(|f| f.label).collect();
-        let masks = self.mask_head.forward(&self.regions(maps, &regions, mask_head::ROI_SIDE)?, &labels)?;
+        let masks = self.mask_head.forward(&self.regions(maps, index, &regions, mask_head::ROI_SIDE)?, &labels)?;
         let paste = |(mask, &region): (Vec<f32>, &Corners)| {
             mask_head::paste(&mask, size.original_from_resized(region), size.original)
         };
@@ -211,29 +206,4 @@ fn detection(found: &ScoredBox, size: &ImageSize, mask: Option<Mask>) -> Detecti
 /// The values of a tensor on the processor, row by row.
 fn host(x: &Tensor) -> Result<Vec<f32>> {
     Ok(x.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
-}
-
-/// Reads the values of a tensor, row by row, without copying those that lie ready on the processor.
-fn with_host<R>(x: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    {
-        let (storage, layout) = x.storage_and_layout();
-        if let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
-            return Ok(read(&values[start..end]));
-        }
-    }
-    Ok(read(&host(x)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn views_and_whole_tensors_are_read_alike() -> Result<()> {
-        let x = Tensor::arange(0f32, 24.0, &Device::Cpu)?.reshape((2, 3, 4))?;
-        for view in [x.get(1)?, x.get(1)?.t()?, x.narrow(2, 1, 2)?] {
-            assert_eq!(with_host(&view, <[f32]>::to_vec)?, host(&view)?);
-        }
-        Ok(())
-    }
 }

@@ -10,7 +10,7 @@ use super::fpn::CHANNELS;
 use super::transform::Batch;
 use super::{Config, Corners, boxes, host};
 use crate::detect::nms;
-use crate::nets::layers::{Activation, Conv2d, ConvShape};
+use crate::nets::layers::{Activation, Conv2d, ConvShape, Features};
 
 /// Side of the anchors of each level, in input pixels.
 const ANCHOR_SIDES: [f32; 5] = [32.0, 64.0, 128.0, 256.0, 512.0];
@@ -48,12 +48,15 @@ impl RpnHead {
     }
 
     /// One output for each map of the pyramid.
-    pub fn forward(&self, pyramid: &[Tensor]) -> CandleResult<Vec<LevelOutput>> {
+    pub fn forward(&self, pyramid: &[Features]) -> CandleResult<Vec<LevelOutput>> {
         pyramid
             .iter()
             .map(|map| {
-                let x = self.conv.forward(map)?;
-                Ok(LevelOutput { objectness: self.objectness.forward(&x)?, deltas: self.deltas.forward(&x)? })
+                let x = self.conv.run(map, None)?;
+                Ok(LevelOutput {
+                    objectness: self.objectness.run(&x, None)?.to_tensor()?,
+                    deltas: self.deltas.run(&x, None)?.to_tensor()?,
+                })
             })
             .collect()
     }
