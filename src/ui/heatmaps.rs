@@ -123,7 +123,7 @@ fn position(ui: &mut Ui, person: &Person, landmark: Landmark) {
 fn plots(ui: &mut Ui, result: &FrameResult, person: &Person, heatmaps: &Heatmaps) {
     ui.spacing_mut().interact_size.y = CAPTION_PT; // the least height of a row
     let gaps = 3.0 * (CAPTION_PT + 2.0 * ui.spacing().item_spacing.y) + BINS_PT;
-    let height_pt = ((ui.available_height() - gaps) / 3.0).clamp(26.0, 170.0);
+    let height_pt = ((ui.available_height() - gaps) / 3.0).clamp(26.0, 260.0);
     for axis in 0..3 {
         let values = &heatmaps.xyz[axis];
         let (mean, spread) = moments(values);
