@@ -21,6 +21,7 @@ use image::RgbImage;
 type Test = (&'static str, fn() -> Result<()>);
 
 const ROLE: &str = "LIXELSCOPE_WINDOW_ROLE";
+const SAVE_DIR: &str = "LIXELSCOPE_WINDOW_SAVE_DIR";
 /// Loading Mesa and compiling its shaders takes seconds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -64,7 +65,8 @@ fn in_role(role: &str) -> ExitCode {
     use lixelscope::pipeline::Phase;
     env_logger::Builder::new().filter_level(log::LevelFilter::Warn).init();
     let size_pt = if role == "dense" { [640.0, 400.0] } else { [1280.0, 800.0] };
-    let options = WindowOptions { size_pt, save_dir: std::env::temp_dir() };
+    let save_dir = std::env::var_os(SAVE_DIR).map_or_else(std::env::temp_dir, Into::into);
+    let options = WindowOptions { size_pt, save_dir };
     let start = |waker| HandmadeFeed::new(waker, status(Phase::Running), three_people);
     match run_with_feed(options, start) {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,7 +81,9 @@ fn in_role(role: &str) -> ExitCode {
 
 fn a_window_from_opening_to_closing() -> Result<()> {
     let display = Display::open()?;
-    let mut window = Window::open_role(&display, "people")?;
+    let saved = tempfile::tempdir()?;
+    let mut program = Command::new(std::env::current_exe()?);
+    let mut window = Window::open(&display, program.env(ROLE, "people").env(SAVE_DIR, saved.path()))?;
 
     // It opens: the frame is there in its own colours, beside it the same people in 3D.
     let picture = window.wait_for("the frame", |picture| count(picture, is_wall) > 50_000)?;
@@ -106,6 +110,12 @@ fn a_window_from_opening_to_closing() -> Result<()> {
     window.wait_for("a frame without meshes", |picture| !is_orange(picture.get_pixel(torso.0, torso.1).0))?;
     window.key("m")?;
     window.wait_for("the meshes again", |picture| is_orange(picture.get_pixel(torso.0, torso.1).0))?;
+
+    // The drawn frame goes to a file, at its own size.
+    window.key("s")?;
+    let picture = wait_for_file(saved.path())?;
+    ensure!([picture.width(), picture.height()] == handmade::FRAME_SIZE);
+    ensure!(count(&picture, is_wall) > 100_000 && count(&picture, is_orange) > 10_000, "the frame and the mesh");
 
     // Held, with nothing to do, it sleeps.
     display.xdotool(&["mousemove", "300", "60"])?;
@@ -248,6 +258,20 @@ fn at_torso(frame: &Bounds, scale: f32) -> (u32, u32) {
     (frame.x0 + (px.x * scale) as u32, frame.y0 + (px.y * scale) as u32)
 }
 
+/// The only picture of a folder, as soon as it is whole.
+fn wait_for_file(folder: &Path) -> Result<RgbImage> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        for entry in std::fs::read_dir(folder)? {
+            if let Ok(picture) = image::open(entry?.path()) {
+                return Ok(picture.to_rgb8());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bail!("no picture was saved to {}", folder.display())
+}
+
 // ------------------------------------------------------------------------------------------------ display and window
 
 /// An X server whose screen is memory, 1280 x 800.
@@ -307,10 +331,6 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    fn open_role(display: &'a Display, role: &str) -> Result<Self> {
-        Self::open(display, Command::new(std::env::current_exe()?).env(ROLE, role))
-    }
-
     fn open(display: &'a Display, program: &mut Command) -> Result<Self> {
         display.dress(program);
         let mut program =
