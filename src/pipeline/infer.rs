@@ -102,8 +102,8 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
             gpu("metal", Device::new_metal(0)).context("no Metal device can be used")
         }
         Backend::Auto => {
-            for choice in [Backend::Cuda, Backend::Metal] {
-                let built = if choice == Backend::Cuda { cfg!(feature = "cuda") } else { cfg!(feature = "metal") };
+            for (choice, built) in [(Backend::Cuda, cfg!(feature = "cuda")), (Backend::Metal, cfg!(feature = "metal"))]
+            {
                 if built {
                     match device(choice) {
                         Ok(found) => return Ok(found),
@@ -261,13 +261,11 @@ impl Loader<'_> {
             let body = BodyModel::open(&path)?;
             return Ok((Arc::clone(body.topology()), Some(Arc::new(body))));
         }
-        match SnapshotBody::read(file)? {
-            Some(SnapshotBody { topology, model }) => Ok((topology, model.map(Arc::new))),
-            None => {
-                let missing = models::require(&self.settings.models, role).err().map(|error| format!("; {error:#}"));
-                bail!("{} carries no faces of its mesh{}", file.path().display(), missing.unwrap_or_default())
-            }
+        if let Some(SnapshotBody { topology, model }) = SnapshotBody::read(file)? {
+            return Ok((topology, model.map(Arc::new)));
         }
+        let missing = models::require(&self.settings.models, role).err().map(|error| format!("; {error:#}"));
+        bail!("{} carries no faces of its mesh{}", file.path().display(), missing.unwrap_or_default())
     }
 
     fn skeleton(&mut self) -> Result<Part> {
