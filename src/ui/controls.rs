@@ -175,6 +175,13 @@ fn estimator(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
 
 /// One of several, side by side.
 fn segments<T: PartialEq + Copy>(ui: &mut Ui, value: &mut T, choices: &[(T, &str, &str)]) {
+    // A row that wraps does not break what is framed: begin another row where this one is too short.
+    let font = egui::TextStyle::Button.resolve(ui.style());
+    let width = |text: &str| ui.painter().layout_no_wrap(text.to_owned(), font.clone(), theme::TEXT).size().x;
+    let padding = 2.0 * ui.spacing().button_padding.x;
+    if choices.iter().map(|(_, text, _)| width(text) + padding).sum::<f32>() > ui.available_size_before_wrap().x {
+        ui.end_row();
+    }
     egui::Frame::new().fill(theme::BACKGROUND).corner_radius(theme::RADIUS).show(ui, |ui| {
         ui.horizontal(|ui| {
             ui.spacing_mut().item_spacing.x = 0.0;

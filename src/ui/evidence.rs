@@ -29,16 +29,17 @@ pub(super) fn draw(painter: &Painter, person: &Person, heatmaps: &Heatmaps, view
         }
         let bins = values.len() as f32;
         let colour = theme::AXES[axis];
+        let fill = colour.gamma_multiply(0.75);
         let mut mesh = Mesh::default();
         for (bin, p) in values.iter().enumerate() {
             // Bin indices are the corners of lixels: index 0 lies on the edge of the crop.
             let (from, to) = ((bin as f32 - 0.41) / bins, (bin as f32 + 0.41) / bins);
             let height = HEIGHT * p / peak;
             let first = mesh.vertices.len() as u32;
-            mesh.colored_vertex(at(axis, from, 0.0), colour.gamma_multiply(0.9));
-            mesh.colored_vertex(at(axis, to, 0.0), colour.gamma_multiply(0.9));
-            mesh.colored_vertex(at(axis, to, height), colour.gamma_multiply(0.9));
-            mesh.colored_vertex(at(axis, from, height), colour.gamma_multiply(0.9));
+            mesh.colored_vertex(at(axis, from, 0.0), fill);
+            mesh.colored_vertex(at(axis, to, 0.0), fill);
+            mesh.colored_vertex(at(axis, to, height), fill);
+            mesh.colored_vertex(at(axis, from, height), fill);
             mesh.add_triangle(first, first + 1, first + 2);
             mesh.add_triangle(first, first + 2, first + 3);
         }

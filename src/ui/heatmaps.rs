@@ -121,8 +121,9 @@ fn position(ui: &mut Ui, person: &Person, landmark: Landmark) {
 }
 
 fn plots(ui: &mut Ui, result: &FrameResult, person: &Person, heatmaps: &Heatmaps) {
+    ui.spacing_mut().interact_size.y = CAPTION_PT; // the least height of a row
     let gaps = 3.0 * (CAPTION_PT + 2.0 * ui.spacing().item_spacing.y) + BINS_PT;
-    let height_pt = ((ui.available_height() - gaps) / 3.0).clamp(26.0, 170.0);
+    let height_pt = ((ui.available_height() - gaps) / 3.0).clamp(26.0, 260.0);
     for axis in 0..3 {
         let values = &heatmaps.xyz[axis];
         let (mean, spread) = moments(values);
@@ -137,7 +138,6 @@ fn plots(ui: &mut Ui, result: &FrameResult, person: &Person, heatmaps: &Heatmaps
 
 fn caption(ui: &mut Ui, axis: usize, mean: f32, spread: f32, peak: f32) {
     ui.horizontal(|ui| {
-        ui.set_height(CAPTION_PT);
         ui.spacing_mut().item_spacing.x = 5.0;
         ui.label(theme::number(AXIS_NAMES[axis]).color(theme::AXES[axis]).strong());
         let entry = |ui: &mut Ui, name: &str, value: String, tip: &str| {

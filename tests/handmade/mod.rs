@@ -85,7 +85,7 @@ pub fn result(index: u64, places: &[(Vec3, f32)], landmarks: &[Landmark]) -> Fra
         topology: Some(Arc::new(capsules(&joints(Vec3::ZERO, 0.0)).1)),
         people: people.collect(),
         timing,
-        detector_ran: index % 4 == 0,
+        detector_ran: index.is_multiple_of(4),
         frames_dropped: 0,
     }
 }
@@ -225,7 +225,7 @@ fn room(width: u32, height: u32) -> RgbImage {
         if y < floor {
             Rgb(WALL)
         } else {
-            let shade = 60 + (y - floor) as u8 / 4 + if (x / 60 + (y - floor) / 30) % 2 == 0 { 8 } else { 0 };
+            let shade = 60 + (y - floor) as u8 / 4 + if (x / 60 + (y - floor) / 30).is_multiple_of(2) { 8 } else { 0 };
             Rgb([shade + 22, shade + 12, shade])
         }
     })
