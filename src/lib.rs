@@ -15,6 +15,8 @@ pub mod body;
 pub mod capture;
 pub mod crop;
 pub mod detect;
+pub mod models;
 pub mod nets;
+pub mod pickle;
 pub mod pipeline;
 pub mod result;

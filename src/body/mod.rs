@@ -1,16 +1,13 @@
 //! Body models: SMPL, MANO. Topology, joint regressors, skinning. Knows no images.
+//!
+//! Axes and units are the model's own: metres; SMPL stands upright along y and looks along z. Posing is linear: any
+//! frame will do, as long as the global orientation and the translation belong to it.
 
-use crate::result::Skeleton;
+mod arrays;
+mod model;
+mod npz;
+mod pickled;
+mod topology;
 
-/// The part of a body model that does not move.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Topology {
-    /// Vertices of the mesh.
-    pub vertex_count: usize,
-    /// Triangles, counter-clockwise seen from outside.
-    pub faces: Vec<[u32; 3]>,
-    /// The joints that the mesh carries.
-    pub skeleton: Skeleton,
-    /// Joints from vertices: for each joint, (vertex, weight) pairs whose weights sum to 1.
-    pub joint_regressor: Vec<Vec<(u32, f32)>>,
-}
+pub use model::{BodyModel, PosedBody, SnapshotBody};
+pub use topology::{Family, Topology};

@@ -1,0 +1,246 @@
+//! The models folder: which checkpoints and body models users own, under which names they are looked for, where each
+//! is to be had, and what is there.
+//!
+//! The folder is the platform's data folder (on Linux `~/.local/share/lixelscope/models`) unless `--models` or the
+//! environment variable `LIXELSCOPE_MODELS` names another. Files may lie in it or in a folder directly below it.
+
+mod config;
+mod survey;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+pub use config::{DepthUnit, NetConfig};
+pub use survey::{Entry, Status, survey};
+
+/// Environment variable that names the models folder.
+pub const FOLDER_VARIABLE: &str = "LIXELSCOPE_MODELS";
+
+/// The models folder: the one given, else the environment's, else the platform's. It need not exist.
+pub fn folder(given: Option<PathBuf>) -> Result<PathBuf> {
+    let from_environment = || std::env::var_os(FOLDER_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let from_platform =
+        || directories::ProjectDirs::from("", "", "lixelscope").map(|dirs| dirs.data_dir().join("models"));
+    given.or_else(from_environment).or_else(from_platform).with_context(|| {
+        format!("this system has no data folder; name the models folder with --models or {FOLDER_VARIABLE}")
+    })
+}
+
+/// What a file in the models folder is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Mask R-CNN.
+    Detector,
+    /// RootNet.
+    RootNet,
+    /// I2L-MeshNet for the SMPL body.
+    I2lBody,
+    /// I2L-MeshNet for the MANO hand.
+    I2lHand,
+    /// 3D PoseNet.
+    PoseNet3d,
+    /// SMPL, neutral.
+    SmplNeutral,
+    /// SMPL, female.
+    SmplFemale,
+    /// SMPL, male.
+    SmplMale,
+    /// MANO, right hand.
+    ManoRight,
+    /// MANO, left hand.
+    ManoLeft,
+}
+
+/// Checkpoints are looked for in this order: mapped before parsed.
+const CHECKPOINT_EXTENSIONS: [&str; 3] = ["safetensors", "pth.tar", "pth"];
+
+const BODY_EXTENSIONS: [&str; 2] = ["npz", "pkl"];
+
+impl Role {
+    /// All roles, in the order of the pipeline.
+    pub const ALL: [Self; 10] = [
+        Self::Detector,
+        Self::RootNet,
+        Self::I2lBody,
+        Self::I2lHand,
+        Self::PoseNet3d,
+        Self::SmplNeutral,
+        Self::SmplFemale,
+        Self::SmplMale,
+        Self::ManoRight,
+        Self::ManoLeft,
+    ];
+
+    /// What it is, for people.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Detector => "Mask R-CNN (finds people)",
+            Self::RootNet => "RootNet (distance of the root joint)",
+            Self::I2lBody => "I2L-MeshNet, body",
+            Self::I2lHand => "I2L-MeshNet, hand",
+            Self::PoseNet3d => "3D PoseNet (skeleton)",
+            Self::SmplNeutral => "SMPL body model, neutral",
+            Self::SmplFemale => "SMPL body model, female",
+            Self::SmplMale => "SMPL body model, male",
+            Self::ManoRight => "MANO hand model, right",
+            Self::ManoLeft => "MANO hand model, left",
+        }
+    }
+
+    /// Stems of the names under which it is looked for, first choice first; for checkpoints, names that go on after
+    /// the stem count too (`i2l_body_snapshot_12.pth.tar`).
+    pub fn stems(self) -> &'static [&'static str] {
+        match self {
+            Self::Detector => &["maskrcnn_resnet50_fpn"],
+            Self::RootNet => &["rootnet"],
+            Self::I2lBody => &["i2l_body"],
+            Self::I2lHand => &["i2l_hand"],
+            Self::PoseNet3d => &["posenet3d"],
+            Self::SmplNeutral => {
+                &["smpl_neutral", "basicmodel_neutral_lbs_10_207_0_v1.1.0", "basicmodel_neutral_lbs_10_207_0_v1.0.0"]
+            }
+            Self::SmplFemale => {
+                &["smpl_female", "basicmodel_f_lbs_10_207_0_v1.1.0", "basicmodel_f_lbs_10_207_0_v1.0.0"]
+            }
+            Self::SmplMale => &["smpl_male", "basicmodel_m_lbs_10_207_0_v1.1.0", "basicmodel_m_lbs_10_207_0_v1.0.0"],
+            Self::ManoRight => &["mano_right"],
+            Self::ManoLeft => &["mano_left"],
+        }
+    }
+
+    /// Whether the file is a body model, not a network's checkpoint.
+    pub fn is_body_model(self) -> bool {
+        !matches!(self, Self::Detector | Self::RootNet | Self::I2lBody | Self::I2lHand | Self::PoseNet3d)
+    }
+
+    /// The names under which it is looked for, in words; upper and lower case are one.
+    pub fn names(self) -> Vec<String> {
+        let (extensions, rest): (&[&str], _) =
+            if self.is_body_model() { (&BODY_EXTENSIONS, "") } else { (&CHECKPOINT_EXTENSIONS, "*") };
+        let names = |stem| extensions.iter().map(move |extension| format!("{stem}{rest}.{extension}"));
+        self.stems().iter().flat_map(names).collect()
+    }
+
+    /// Where its owner gets it, and under which condition.
+    pub fn where_to_get(self) -> &'static str {
+        match self {
+            Self::Detector => {
+                "torchvision's model zoo: the COCO weights of maskrcnn_resnet50_fpn (not of its v2), under their own name"
+            }
+            Self::RootNet => {
+                "the authors' release, https://github.com/mks0601/3DMPPE_ROOTNET_RELEASE: a snapshot_N.pth.tar of the \
+                 pre-trained models, renamed to rootnet.pth.tar; for one trained in metres (3DPW) add rootnet.json \
+                 with {\"depth_unit\": \"m\"}"
+            }
+            Self::I2lBody => {
+                "the authors' release, https://github.com/mks0601/I2L-MeshNet_RELEASE: a snapshot_N.pth.tar trained \
+                 for the body, renamed to i2l_body.pth.tar"
+            }
+            Self::I2lHand => {
+                "the authors' release, https://github.com/mks0601/I2L-MeshNet_RELEASE: a snapshot_N.pth.tar trained \
+                 for the hand (FreiHAND), renamed to i2l_hand.pth.tar"
+            }
+            Self::PoseNet3d => {
+                "the authors' release, https://github.com/mks0601/3DMPPE_POSENET_RELEASE: a snapshot_N.pth.tar of the \
+                 pre-trained models, renamed to posenet3d.pth.tar"
+            }
+            Self::SmplNeutral | Self::SmplFemale | Self::SmplMale => {
+                "https://smpl.is.tue.mpg.de, after registration and under its licence (the neutral model of version \
+                 1.0.0 comes with SMPLify, https://smplify.is.tue.mpg.de)"
+            }
+            Self::ManoRight | Self::ManoLeft => "https://mano.is.tue.mpg.de, after registration and under its licence",
+        }
+    }
+}
+
+/// The file for a role, if it is there.
+pub fn find(folder: &Path, role: Role) -> Option<PathBuf> {
+    let mut files: Vec<PathBuf> = files_in(folder);
+    for below in folders_in(folder) {
+        files.extend(files_in(&below));
+    }
+    let choice = |path: &Path| rank(&path.file_name()?.to_str()?.to_lowercase(), role);
+    files.into_iter().filter_map(|path| Some((choice(&path)?, path))).min().map(|(_, path)| path)
+}
+
+/// The file for a role, or an error that says under which names it is looked for and where to get it.
+pub fn require(folder: &Path, role: Role) -> Result<PathBuf> {
+    let Some(path) = find(folder, role) else {
+        bail!(
+            "{} is missing: there is no {} in {}. Where to get it: {}",
+            role.what(),
+            role.names().join(", "),
+            folder.display(),
+            role.where_to_get()
+        );
+    };
+    Ok(path)
+}
+
+/// How good a choice a lower-case file name is for a role, smaller is better; `None` where it is not one.
+fn rank(name: &str, role: Role) -> Option<(usize, usize, usize)> {
+    let extensions: &[&str] = if role.is_body_model() { &BODY_EXTENSIONS } else { &CHECKPOINT_EXTENSIONS };
+    let with_extension = |(i, extension): (usize, &&str)| Some((i, name.strip_suffix(extension)?.strip_suffix('.')?));
+    let (extension, name) = extensions.iter().enumerate().find_map(with_extension)?;
+    let with_stem = |(i, stem): (usize, &&str)| Some((i, name.strip_prefix(stem)?));
+    let (stem, rest) = role.stems().iter().enumerate().find_map(with_stem)?;
+    let fits = if role.is_body_model() {
+        rest.is_empty()
+    } else {
+        // Another architecture with a name that starts in the same way.
+        !(role == Role::Detector && rest.starts_with("_v2"))
+    };
+    fits.then_some(if role.is_body_model() { (stem, extension, 0) } else { (extension, rest.len(), stem) })
+}
+
+/// Files of a folder, in the order of their names; none where it cannot be read.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    listed(folder).into_iter().filter(|path| path.is_file()).collect()
+}
+
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    listed(folder).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+fn listed(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_name_wins() {
+        let best = |role, names: &[&'static str]| {
+            names.iter().filter_map(|n| Some((rank(&n.to_lowercase(), role)?, *n))).min().map(|(_, n)| n)
+        };
+        let body = ["i2l_body.pth.tar", "i2l_body_snapshot_12.safetensors", "i2l_body.json", "i2l_hand.pth"];
+        assert_eq!(best(Role::I2lBody, &body), Some("i2l_body_snapshot_12.safetensors"));
+        assert_eq!(best(Role::I2lHand, &body), Some("i2l_hand.pth"));
+        assert_eq!(best(Role::RootNet, &body), None);
+        let detectors = ["maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"];
+        assert_eq!(best(Role::Detector, &detectors), Some("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"));
+        assert_eq!(best(Role::Detector, &detectors[..1]), None);
+        let smpl = ["basicModel_neutral_lbs_10_207_0_v1.0.0.pkl", "SMPL_NEUTRAL.pkl", "SMPL_FEMALE.pkl"];
+        assert_eq!(best(Role::SmplNeutral, &smpl), Some("SMPL_NEUTRAL.pkl"));
+        assert_eq!(best(Role::SmplNeutral, &smpl[..1]), Some(smpl[0]));
+        assert_eq!(best(Role::ManoLeft, &["MANO_RIGHT.pkl", "MANO_LEFT.pkl"]), Some("MANO_LEFT.pkl"));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_its_names_and_its_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = require(folder.path(), Role::ManoRight).unwrap_err().to_string();
+        assert!(error.contains("mano_right.pkl") && error.contains("mano.is.tue.mpg.de"), "{error}");
+        fs::create_dir(folder.path().join("mano_v1_2")).unwrap();
+        let path = folder.path().join("mano_v1_2/MANO_RIGHT.pkl");
+        fs::write(&path, "").unwrap();
+        assert_eq!(require(folder.path(), Role::ManoRight).unwrap(), path);
+    }
+}
