@@ -6,7 +6,8 @@ use glam::DVec3;
 use super::body_shape::{self, FACE, JOINTS};
 use super::grid::{self, Grid, RawMesh};
 use super::remesh::remesh;
-use super::{Parts, skin};
+use super::{StandIn, skin};
+use crate::body::Family;
 
 /// SMPL's joint on the other side.
 pub const MIRRORED_JOINT: [usize; 24] =
@@ -53,22 +54,22 @@ fn joints() -> [DVec3; 24] {
 }
 
 /// Builds the body.
-pub fn build() -> Result<Parts> {
+pub fn build() -> Result<StandIn> {
     let joints = joints();
-    let (mesh, side) = whole(half_mesh(), &joints);
+    let (mesh, side) = whole(&half_mesh(), &joints);
     let mirrored_vertex = |v: u32| side.mirrored(v);
 
     // Diffusion rounds differently on the two sides; the left one is taken for both.
     let owner: Vec<usize> = mesh.vertices.iter().map(|&p| owner(&joints, p)).collect();
-    let weights = skin::diffuse(&mesh, 24, &owner, 10);
+    let weights = skin::diffuse(&mesh, 24, &owner, 14);
     let mut influences: Vec<skin::Influences> = Vec::with_capacity(weights.len());
     for (v, weights) in weights.iter().enumerate() {
         let v = v as u32;
         influences.push(if v < side.middle {
             let even: Vec<f64> = (0..24).map(|j| (weights[j] + weights[MIRRORED_JOINT[j]]) * 0.5).collect();
-            skin::strongest(&even)
+            skin::strongest(&even, |j| MIRRORED_JOINT[j])
         } else if v < side.middle + side.left {
-            skin::strongest(weights)
+            skin::strongest(weights, |j| j)
         } else {
             influences[mirrored_vertex(v) as usize].map(|(j, w)| (MIRRORED_JOINT[j], w))
         });
@@ -106,15 +107,17 @@ pub fn build() -> Result<Parts> {
         .zip(&influences)
         .map(|(&p, influences)| std::array::from_fn(|c| displacement(c, p, influences, &joints)))
         .collect();
-    Ok(Parts {
+    Ok(StandIn {
+        family: Family::Smpl,
         vertices_m: mesh.vertices.iter().map(|&p| body_shape::template_from_ground(p)).collect(),
         faces: mesh.faces,
         influences,
         parents: PARENTS.to_vec(),
         regressor,
+        shape_names: SHAPE_NAMES,
         shapes,
         landmarks: [nose, eye, mirrored_vertex(eye), ear, mirrored_vertex(ear)],
-        mirrored_vertex: Some((0..side.middle + 2 * side.left).map(mirrored_vertex).collect()),
+        mirrored_vertex: (0..side.middle + 2 * side.left).map(mirrored_vertex).collect(),
     })
 }
 
@@ -153,7 +156,7 @@ impl Sides {
 }
 
 /// Welds the half to its mirror image. Vertices are sorted: by the joint they belong to, then from the top down.
-fn whole(half: RawMesh, joints: &[DVec3; 24]) -> (RawMesh, Sides) {
+fn whole(half: &RawMesh, joints: &[DVec3; 24]) -> (RawMesh, Sides) {
     let key = |p: DVec3| (p.x > 0.0, owner(joints, p));
     let mut order: Vec<usize> = (0..half.vertices.len()).collect();
     order.sort_by(|&a, &b| {
@@ -184,7 +187,7 @@ fn owner(joints: &[DVec3; 24], p: DVec3) -> usize {
         return MIRRORED_JOINT[owner(joints, mirror(p))];
     }
     let beyond = |joint: usize, normal: [f64; 3]| (p - joints[joint]).dot(normal.into()) > 0.0;
-    let is_arm = p.y > 1.25 && beyond(16, [1.0, -0.18, 0.0]);
+    let is_arm = p.y > 1.25 && beyond(16, [1.0, 0.25, 0.0]);
     if is_arm {
         return match () {
             () if beyond(22, [0.9, 0.0, -0.3]) => 22,
@@ -226,8 +229,10 @@ fn evened(row: &[(u32, f64)], mirrored_vertex: impl Fn(u32) -> u32) -> Vec<(u32,
 fn displacement(component: usize, p: DVec3, influences: &skin::Influences, joints: &[DVec3; 24]) -> DVec3 {
     // Parts move as their bones say; the skinning weights join them.
     let by_bone = |moved: &dyn Fn(usize) -> DVec3| -> DVec3 { influences.iter().map(|&(j, w)| moved(j) * w).sum() };
-    // Away from the middle, for what the mirror image does the other way round.
-    let side = if p.x < 0.0 { -1.0 } else { 1.0 };
+    // Away from the middle, on the side of a joint.
+    let out = |j: usize| if joints[j].x < 0.0 { -1.0 } else { 1.0 };
+    let hip = |j: usize| joints[1].x * out(j);
+    let shoulder = |j: usize| joints[16].x * out(j);
     let from_axis = |j: usize, thickness: f64| thickness * radial(j, p, joints);
     match component {
         0 => 0.038 * (p - joints[0]),
@@ -252,7 +257,7 @@ fn displacement(component: usize, p: DVec3, influences: &skin::Influences, joint
             _ => DVec3::ZERO,
         }),
         3 => by_bone(&|j| match j {
-            16..=23 => DVec3::X * (0.011 * side),
+            16..=23 => DVec3::X * (0.011 * out(j)),
             13 | 14 => DVec3::X * (0.011 * p.x / joints[16].x),
             9 => DVec3::X * (0.045 * p.x),
             6 => DVec3::X * (0.025 * p.x),
@@ -260,19 +265,22 @@ fn displacement(component: usize, p: DVec3, influences: &skin::Influences, joint
         }),
         4 => by_bone(&|j| match j {
             0 => DVec3::X * (0.050 * p.x),
-            1 | 2 => DVec3::X * (0.050 * joints[1].x * side + 0.030 * (p.x - joints[1].x * side)),
-            4 | 5 | 7 | 8 | 10 | 11 => DVec3::X * (0.050 * joints[1].x * side),
+            1 | 2 => DVec3::X * (0.050 * hip(j) + 0.030 * (p.x - hip(j))),
+            4 | 5 | 7 | 8 | 10 | 11 => DVec3::X * (0.050 * hip(j)),
             3 => DVec3::X * (0.020 * p.x),
             _ => DVec3::ZERO,
         }),
         5 => by_bone(&|j| match j {
-            16..=19 => DVec3::X * (0.035 * (p.x - joints[16].x * side)),
-            20..=23 => DVec3::X * (0.035 * (joints[20].x - joints[16].x) * side + 0.015 * (p.x - joints[20].x * side)),
+            16..=19 => DVec3::X * (0.035 * (p.x - shoulder(j))),
+            20..=23 => {
+                let wrist = joints[20].x * out(j);
+                DVec3::X * (0.035 * (wrist - shoulder(j)) + 0.015 * (p.x - wrist))
+            }
             _ => DVec3::ZERO,
         }),
         6 => by_bone(&|j| if j == 15 { 0.025 * (p - joints[15]) } else { DVec3::ZERO }),
         7 => {
-            let forward = bump(p, [0.080 * side, 1.295, 0.100], [0.085, 0.100, 0.090]);
+            let forward = bump(p.with_x(p.x.abs()), [0.080, 1.295, 0.100], [0.085, 0.100, 0.090]);
             let all_round = by_bone(&|j| if j == 9 || j == 6 { from_axis(j, 0.015) } else { DVec3::ZERO });
             DVec3::Z * (0.008 * forward) + all_round
         }

@@ -9,22 +9,23 @@ use glam::DVec3;
 use super::field::{Axis, Field, Fine, Part, Primitive, Station};
 use super::hand_shape;
 
-/// Joints of the middle and of the left side above the ground, with SMPL's index.
+/// Joints of the middle and of the left side above the ground, with SMPL's index. Knees and hips lie off the middle of
+/// the limb, towards where it folds, so that the skin there is not crushed.
 pub const JOINTS: [(usize, [f64; 3]); 15] = [
-    (0, [0.0, 0.940, -0.004]),   // pelvis
-    (1, [0.088, 0.868, -0.004]), // left hip
-    (3, [0.0, 1.050, -0.012]),   // lower spine
-    (4, [0.100, 0.478, 0.004]),  // left knee
-    (6, [0.0, 1.180, -0.014]),   // middle spine
-    (7, [0.106, 0.078, -0.030]), // left ankle
-    (9, [0.0, 1.245, -0.012]),   // upper spine
-    (10, [0.125, 0.026, 0.092]), // left ball of the foot
-    (12, [0.0, 1.462, -0.024]),  // neck
+    (0, [0.0, 0.940, -0.004]),    // pelvis
+    (1, [0.088, 0.872, 0.006]),   // left hip
+    (3, [0.0, 1.050, -0.012]),    // lower spine
+    (4, [0.100, 0.478, -0.012]),  // left knee
+    (6, [0.0, 1.180, -0.014]),    // middle spine
+    (7, [0.106, 0.078, -0.030]),  // left ankle
+    (9, [0.0, 1.245, -0.012]),    // upper spine
+    (10, [0.125, 0.026, 0.092]),  // left ball of the foot
+    (12, [0.0, 1.462, -0.024]),   // neck
     (13, [0.068, 1.378, -0.020]), // left collar bone
-    (15, [0.0, 1.545, 0.002]),   // head
+    (15, [0.0, 1.545, 0.002]),    // head
     (16, [0.172, 1.398, -0.022]), // left shoulder
     (18, [0.432, 1.396, -0.030]), // left elbow
-    (20, WRIST),                 // left wrist
+    (20, WRIST),                  // left wrist
     (22, [0.772, 1.392, -0.016]), // left hand
 ];
 
@@ -34,9 +35,6 @@ pub const WRIST: [f64; 3] = [0.682, 1.396, -0.018];
 /// Nose, left eye, left ear: points on the surface.
 pub const FACE: [[f64; 3]; 3] = [[0.0, 1.573, 0.122], [0.032, 1.606, 0.094], [0.083, 1.588, -0.004]];
 
-/// Height of the crown above the ground.
-pub const HEIGHT: f64 = 1.72;
-
 /// The surface of the body.
 pub fn field() -> Field {
     let mut parts = vec![torso(), head(), ear(), breast_and_shoulder(), buttock(), leg(), foot(), arm()];
@@ -45,14 +43,14 @@ pub fn field() -> Field {
     Field {
         parts,
         fine: vec![
-            fine([0.0, 1.570, 0.110], 0.07, 0.0085),   // nose
+            fine([0.0, 1.570, 0.105], 0.06, 0.0080),    // nose
             fine([0.032, 1.603, 0.088], 0.045, 0.0075), // eye
-            fine([0.0, 1.538, 0.095], 0.05, 0.0085),   // mouth
-            fine([0.083, 1.590, -0.005], 0.04, 0.012), // ear
-            fine([0.150, 1.330, -0.01], 0.11, 0.024), // armpit
-            fine([0.0, 0.80, 0.0], 0.14, 0.022),      // crotch
-            fine([0.432, 1.396, -0.03], 0.09, 0.022), // elbow
-            fine([0.100, 0.478, 0.0], 0.11, 0.026),   // knee
+            fine([0.0, 1.539, 0.094], 0.05, 0.0075),    // mouth
+            fine([0.083, 1.590, -0.005], 0.04, 0.012),  // ear
+            fine([0.150, 1.330, -0.01], 0.11, 0.024),   // armpit
+            fine([0.0, 0.80, 0.0], 0.14, 0.022),        // crotch
+            fine([0.432, 1.396, -0.03], 0.09, 0.022),   // elbow
+            fine([0.100, 0.478, 0.0], 0.11, 0.026),     // knee
         ],
         ground: Some((0.0, 0.012)),
     }
@@ -105,10 +103,10 @@ fn head() -> Part {
     Part::new(
         0.02,
         vec![
-            Primitive::ellipsoid([0.0, 1.630, -0.006], [0.0765, 0.0905, 0.0960], 0.02, 0.030),
+            Primitive::ellipsoid([0.0, 1.630, -0.006], [0.0765, 0.0905, 0.0960], 0.02, 0.027),
             // Face from brow to chin, narrowing.
-            Primitive::cone([0.0, 1.600, 0.030], 0.062, [0.0, 1.530, 0.055], 0.036, 0.03, skin),
-            Primitive::ellipsoid([0.0, 1.511, 0.080], [0.024, 0.018, 0.019], 0.025, skin),
+            Primitive::cone([0.0, 1.600, 0.030], 0.062, [0.0, 1.535, 0.052], 0.038, 0.03, skin),
+            Primitive::ellipsoid([0.0, 1.5105, 0.0775], [0.021, 0.017, 0.019], 0.022, skin),
             // Jaw.
             Primitive::cone([0.045, 1.548, 0.008], 0.018, [0.010, 1.512, 0.072], 0.014, 0.022, skin),
             Primitive::cone([-0.045, 1.548, 0.008], 0.018, [-0.010, 1.512, 0.072], 0.014, 0.022, skin),
@@ -121,20 +119,20 @@ fn head() -> Part {
             // Eye sockets and eyes.
             Primitive::ellipsoid([0.031, 1.602, 0.104], [0.016, 0.011, 0.018], 0.012, skin).carving(),
             Primitive::ellipsoid([-0.031, 1.602, 0.104], [0.016, 0.011, 0.018], 0.012, skin).carving(),
-            Primitive::ellipsoid([0.031, 1.601, 0.080], [0.0125, 0.0115, 0.0125], 0.004, 0.012),
-            Primitive::ellipsoid([-0.031, 1.601, 0.080], [0.0125, 0.0115, 0.0125], 0.004, 0.012),
+            Primitive::ellipsoid([0.031, 1.601, 0.082], [0.0125, 0.0115, 0.0125], 0.004, 0.012),
+            Primitive::ellipsoid([-0.031, 1.601, 0.082], [0.0125, 0.0115, 0.0125], 0.004, 0.012),
             // Nose: bridge, tip and wings.
-            Primitive::cone([0.0, 1.610, 0.086], 0.008, [0.0, 1.574, 0.110], 0.0105, 0.010, 0.012),
-            Primitive::cone([0.010, 1.567, 0.100], 0.009, [-0.010, 1.567, 0.100], 0.009, 0.010, 0.012),
+            Primitive::cone([0.0, 1.610, 0.086], 0.008, [0.0, 1.575, 0.107], 0.0100, 0.010, 0.012),
+            Primitive::cone([0.0095, 1.569, 0.097], 0.0085, [-0.0095, 1.569, 0.097], 0.0085, 0.010, 0.012),
             // Lips.
-            Primitive::ellipsoid([0.0, 1.5435, 0.0875], [0.024, 0.006, 0.011], 0.010, 0.013),
-            Primitive::ellipsoid([0.0, 1.534, 0.0865], [0.020, 0.006, 0.011], 0.006, 0.013),
+            Primitive::ellipsoid([0.0, 1.5455, 0.0850], [0.0245, 0.0070, 0.0130], 0.007, 0.013),
+            Primitive::ellipsoid([0.0, 1.5325, 0.0840], [0.0205, 0.0075, 0.0130], 0.003, 0.013),
         ],
     )
 }
 
 fn ear() -> Part {
-    Part::new(0.006, vec![Primitive::ellipsoid([0.077, 1.590, -0.006], [0.0105, 0.031, 0.019], 0.01, 0.011)]).mirrored()
+    Part::new(0.012, vec![Primitive::ellipsoid([0.077, 1.590, -0.006], [0.0105, 0.030, 0.018], 0.01, 0.011)]).mirrored()
 }
 
 fn breast_and_shoulder() -> Part {
@@ -184,7 +182,8 @@ fn leg() -> Part {
             // Inner calf.
             Primitive::ellipsoid([0.086, 0.335, -0.050], [0.036, 0.085, 0.040], 0.03, 0.034),
         ],
-    ).mirrored()
+    )
+    .mirrored()
 }
 
 fn foot() -> Part {
@@ -212,7 +211,8 @@ fn foot() -> Part {
             // Ankle bones.
             Primitive::ellipsoid([0.106, 0.082, -0.032], [0.039, 0.018, 0.018], 0.012, 0.026),
         ],
-    ).mirrored()
+    )
+    .mirrored()
 }
 
 fn arm() -> Part {

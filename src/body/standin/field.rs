@@ -242,9 +242,7 @@ fn section(stations: &[Station], tangents: &[Station], s: f64) -> Station {
     let t = (s - a[0]) / length;
     let (t2, t3) = (t * t, t * t * t);
     let (h00, h10, h01, h11) = (2.0 * t3 - 3.0 * t2 + 1.0, t3 - 2.0 * t2 + t, 3.0 * t2 - 2.0 * t3, t3 - t2);
-    std::array::from_fn(|k| {
-        h00 * a[k] + h10 * length * tangents[i][k] + h01 * b[k] + h11 * length * tangents[i + 1][k]
-    })
+    std::array::from_fn(|k| h00 * a[k] + h10 * length * tangents[i][k] + h01 * b[k] + h11 * length * tangents[i + 1][k])
 }
 
 impl Solid {

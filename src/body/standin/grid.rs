@@ -57,8 +57,7 @@ const TETRAHEDRA: [[usize; 4]; 6] =
 
 /// Even orders of a tetrahedron's corners that put one, or two, of them first.
 const ONE_FIRST: [[usize; 4]; 4] = [[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]];
-const TWO_FIRST: [[usize; 4]; 6] =
-    [[0, 1, 2, 3], [2, 3, 0, 1], [0, 2, 3, 1], [1, 3, 2, 0], [0, 3, 1, 2], [1, 2, 0, 3]];
+const TWO_FIRST: [[usize; 4]; 6] = [[0, 1, 2, 3], [2, 3, 0, 1], [0, 2, 3, 1], [1, 3, 2, 0], [0, 3, 1, 2], [1, 2, 0, 3]];
 
 /// Triangulates the zero of `field` within the grid; open where the surface leaves it.
 pub fn march(field: &Field, grid: &Grid) -> RawMesh {
@@ -117,7 +116,7 @@ pub fn march(field: &Field, grid: &Grid) -> RawMesh {
 
 /// The field at every node. Blocks of nodes that are far from the surface get one value for all.
 fn sample(field: &Field, grid: &Grid) -> Vec<f64> {
-    const BLOCK: usize = 8;
+    const BLOCK: usize = 4;
     let [nx, ny, nz] = [grid.x.len(), grid.y.len(), grid.z_count];
     let mut values = vec![0.0; grid.count()];
     values.par_chunks_mut(nx * ny * BLOCK).enumerate().for_each(|(slab, values)| {
@@ -139,7 +138,7 @@ fn sample(field: &Field, grid: &Grid) -> Vec<f64> {
                 for k in z.clone() {
                     for j in y.clone() {
                         for i in x.clone() {
-                            values[((k - z.start) * ny + j) * nx + i] = 
+                            values[((k - z.start) * ny + j) * nx + i] =
                                 if same { middle } else { field.distance(grid.at(i, j, k)) };
                         }
                     }

@@ -7,7 +7,8 @@ use super::field::Field;
 use super::grid::{self, Grid, RawMesh};
 use super::hand_shape::{self, HandJoints, WRIST_STUMP_M};
 use super::remesh::remesh;
-use super::{Parts, skin};
+use super::{StandIn, skin};
+use crate::body::Family;
 
 /// Parents of MANO's joints: the wrist, then three each of index, middle, little and ring finger and of the thumb.
 pub const PARENTS: [Option<usize>; 16] = {
@@ -35,13 +36,13 @@ pub const SHAPE_NAMES: [&str; 10] = [
 ];
 
 /// Builds the hand: as a left one, as it is drawn, then mirrored.
-pub fn build() -> Result<Parts> {
+pub fn build() -> Result<StandIn> {
     let HandJoints { joints, tips } = hand_shape::joints();
     let mesh = left_mesh(&joints);
 
     let owner: Vec<usize> = mesh.vertices.iter().map(|&p| owner(&joints, &tips, p)).collect();
     let weights = skin::diffuse(&mesh, 16, &owner, 5);
-    let influences: Vec<skin::Influences> = weights.iter().map(|w| skin::strongest(w)).collect();
+    let influences: Vec<skin::Influences> = weights.iter().map(|w| skin::strongest(w, |j| j)).collect();
 
     let mut regressor = Vec::with_capacity(16);
     for joint in 0..16 {
@@ -64,15 +65,17 @@ pub fn build() -> Result<Parts> {
         .zip(&influences)
         .map(|(&p, influences)| std::array::from_fn(|c| right(displacement(c, p, influences, &joints))))
         .collect();
-    Ok(Parts {
+    Ok(StandIn {
+        family: Family::Mano,
         vertices_m: mesh.vertices.iter().map(|&p| right(p) + hand_shape::TEMPLATE_WRIST_M).collect(),
         faces: mesh.faces.iter().map(|&[a, b, c]| [a, c, b]).collect(),
         influences,
         parents: PARENTS.to_vec(),
         regressor,
+        shape_names: SHAPE_NAMES,
         shapes,
         landmarks,
-        mirrored_vertex: None,
+        mirrored_vertex: Vec::new(),
     })
 }
 
@@ -140,7 +143,8 @@ fn displacement(component: usize, p: DVec3, influences: &skin::Influences, joint
         p - (a + (b - a) * ((p - a).dot(b - a) / (b - a).length_squared()))
     };
     // What the palm does carries the fingers with it.
-    let with_palm = |moved: &dyn Fn(DVec3) -> DVec3| by_bone(&|j| if j == 0 { moved(p) } else { moved(joints[base(j)]) });
+    let with_palm =
+        |moved: &dyn Fn(DVec3) -> DVec3| by_bone(&|j| if j == 0 { moved(p) } else { moved(joints[base(j)]) });
     let from_stump = |q: DVec3| (q.x / 0.09).clamp(0.0, 1.0);
     match component {
         0 => 0.040 * p,

@@ -131,11 +131,8 @@ impl<'a> Editor<'a> {
 
     fn split_long_edges(&mut self) {
         for _ in 0..4 {
-            let long: Vec<_> = self
-                .edges()
-                .into_iter()
-                .filter(|&[a, b]| self.length(a, b) > LONGEST * self.wanted(a, b))
-                .collect();
+            let long: Vec<_> =
+                self.edges().into_iter().filter(|&[a, b]| self.length(a, b) > LONGEST * self.wanted(a, b)).collect();
             if long.is_empty() {
                 break;
             }
@@ -209,9 +206,8 @@ impl<'a> Editor<'a> {
         }
         let (ring_a, ring_b) = (self.neighbours(a), self.neighbours(b));
         let common = ring_b.iter().filter(|v| ring_a.contains(v)).count();
-        let would_join_plane = in_plane
-            && !both
-            && ring_b.iter().any(|&v| v != a && self.in_plane[v as usize] && !ring_a.contains(&v));
+        let would_join_plane =
+            in_plane && !both && ring_b.iter().any(|&v| v != a && self.in_plane[v as usize] && !ring_a.contains(&v));
         if common != shared.len() || would_join_plane {
             return false;
         }
@@ -315,10 +311,7 @@ impl<'a> Editor<'a> {
             let aligned = corners.iter().all(|&v| n.dot(self.normal[v as usize]) > LEAST_ALIGNED);
             if aligned { shape_quality(corners.map(|v| self.at(v))) } else { -1.0 }
         };
-        (
-            quality([a, b, c]).min(quality([b, a, d])),
-            quality([a, d, c]).min(quality([d, b, c])),
-        )
+        (quality([a, b, c]).min(quality([b, a, d])), quality([a, d, c]).min(quality([d, b, c])))
     }
 
     fn flip(&mut self, a: u32, b: u32, c: u32, d: u32) {

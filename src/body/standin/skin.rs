@@ -45,15 +45,22 @@ pub fn diffuse(mesh: &RawMesh, joints: usize, owner: &[usize], steps: usize) -> 
     weights
 }
 
-/// The four largest weights, made to sum to 1.
-pub fn strongest(weights: &[f64]) -> Influences {
+/// The largest weights, four at most, made to sum to 1. `partner` names the joint that must be there if a joint is: for a
+/// vertex in the middle the one on the other side, else the joint itself.
+pub fn strongest(weights: &[f64], partner: impl Fn(usize) -> usize) -> Influences {
     // Less than this nobody sees.
     const LEAST: f64 = 0.004;
-    let mut order: Vec<usize> = (0..weights.len()).filter(|&j| weights[j] > LEAST).collect();
+    let mut order: Vec<usize> = (0..weights.len()).filter(|&j| weights[j] > LEAST && j <= partner(j)).collect();
     order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-    order.truncate(4);
-    let total: f64 = order.iter().map(|&j| weights[j]).sum();
-    std::array::from_fn(|i| order.get(i).map_or((0, 0.0), |&j| (j, weights[j] / total)))
+    let mut kept: Vec<usize> = Vec::with_capacity(4);
+    for joint in order {
+        let both = if partner(joint) == joint { 1 } else { 2 };
+        if kept.len() + both <= 4 {
+            kept.extend([joint, partner(joint)].into_iter().take(both));
+        }
+    }
+    let total: f64 = kept.iter().map(|&j| weights[j]).sum();
+    std::array::from_fn(|i| kept.get(i).map_or((0, 0.0), |&j| (j, weights[j] / total)))
 }
 
 /// Weights of nearby vertices that have `joint` as their mean: positive, sum 1. `candidates` are those of the limb.
