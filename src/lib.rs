@@ -3,20 +3,49 @@
 //! person.
 //!
 //! ```text
-//! capture -> detect -> crop -> root_depth -> lixel -> camera_mesh -> render / ui
+//! capture -> detect -> crop -> root_depth -> lixel -> camera_mesh -> render / ui / record
 //! ```
 //!
-//! Read the modules in this order and you have read the program.
+//! Read the modules in this order and you have read the program:
+//!
+//! - what everything is said in: [`space`] (frames of reference and units), [`settings`] (what the user decided),
+//!   [`result`] (what the pipeline says about a frame);
+//! - the path of a frame: [`capture`] (where frames come from), [`detect`] (people's boxes and ids), [`crop`] (the
+//!   patch that networks read), [`root_depth`] (metres to the root joint), [`lixel`] (heatmaps to coordinates),
+//!   [`camera_mesh`] (lixels to metres);
+//! - what it stands on: [`nets`] (the networks), [`body`] (SMPL, MANO), [`models`] (the folder of the user's files),
+//!   [`pickle`] (Python's pickles, as data);
+//! - who runs it: [`pipeline`] (stages and threads);
+//! - who shows it: [`render`] (wgpu), [`ui`] (egui), [`app`] (the window), [`record`] (files), [`headless`] (`run`
+//!   and `convert`), [`bench`], [`doctor`], [`cli`] (arguments);
+//! - how good it is: [`eval`] (the papers' metrics), [`train`] (the papers' losses).
 
+pub mod result;
 pub mod settings;
 pub mod space;
 
-pub mod body;
+pub mod camera_mesh;
 pub mod capture;
 pub mod crop;
 pub mod detect;
+pub mod lixel;
+pub mod root_depth;
+
+pub mod body;
 pub mod models;
 pub mod nets;
 pub mod pickle;
+
 pub mod pipeline;
-pub mod result;
+
+pub mod app;
+pub mod bench;
+pub mod cli;
+pub mod doctor;
+pub mod headless;
+pub mod record;
+pub mod render;
+pub mod ui;
+
+pub mod eval;
+pub mod train;

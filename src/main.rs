@@ -1,2 +1,31 @@
-//! The program.
-fn main() {}
+//! Parse, run, print the error chain. Knows no stage.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use lixelscope::cli::{self, Cli, CommandArgs, WindowArgs};
+use lixelscope::{app, bench, doctor, headless};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("lixelscope=info,warn")).init();
+    let done = match &cli.command {
+        None => window(&cli.window),
+        Some(CommandArgs::Run(args)) => headless::run(args),
+        Some(CommandArgs::Bench(args)) => bench::run(args),
+        Some(CommandArgs::Doctor(args)) => doctor::run(args),
+        Some(CommandArgs::Convert(args)) => headless::convert(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lixelscope: {error:#}");
+            ExitCode::from(cli::exit_code(&error))
+        }
+    }
+}
+
+fn window(args: &WindowArgs) -> Result<()> {
+    app::run(args.pipeline.settings()?, Some(args.source()), args.options())
+}

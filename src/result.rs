@@ -36,6 +36,17 @@ pub enum MeshSource {
     Param,
 }
 
+/// Where the distance of a root joint comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootSource {
+    /// RootNet: gamma' times k.
+    #[default]
+    RootNet,
+    /// k alone, from the size of the box (gamma = 1), where RootNet's weights are not there. A rough guess.
+    BoxSize,
+}
+
 /// A vertex or joint whose heatmaps are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,8 +108,10 @@ pub struct Person {
     pub rect: RectPx,
     /// The patch that the networks read.
     pub crop: Crop,
-    /// The root joint, in camera metres; its z is RootNet's depth.
+    /// The root joint, in camera metres.
     pub root_camera_m: Vec3,
+    /// Where the distance of the root joint comes from.
+    pub root_source: RootSource,
     /// The joints, in camera metres.
     pub joints_camera_m: Vec<Vec3>,
     /// Standard deviation of every joint's x, y and z heatmaps, in lixels.

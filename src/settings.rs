@@ -1,9 +1,12 @@
 //! What the user has decided, validated once. Nothing later looks at raw arguments.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::capture::PixelFormat;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::space::{Intrinsics, RectPx};
 
@@ -77,6 +80,61 @@ pub enum SourceSpec {
     Path(PathBuf),
 }
 
+impl FromStr for SourceSpec {
+    type Err = anyhow::Error;
+
+    /// `webcam`, `webcam:2`, `2`, `/dev/video2`, or a path (a file that is named like a number: `./2`).
+    fn from_str(text: &str) -> Result<Self> {
+        let index = |number: &str| {
+            number
+                .parse()
+                .with_context(|| format!("\"{text}\" names no webcam; write webcam, webcam:1, or a file's path"))
+        };
+        if text.trim().is_empty() {
+            bail!("an empty source; write webcam, webcam:1, or the path of a picture, a folder or a video");
+        }
+        if text == "webcam" {
+            return Ok(Self::Webcam(0));
+        }
+        if let Some(number) = text.strip_prefix("webcam:") {
+            return index(number).map(Self::Webcam);
+        }
+        if text.bytes().all(|b| b.is_ascii_digit()) {
+            return index(text).map(Self::Webcam);
+        }
+        if let Some(number) = text.strip_prefix("/dev/video").and_then(|n| n.parse().ok()) {
+            return Ok(Self::Webcam(number));
+        }
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        if scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) && !PathBuf::from(text).exists() {
+            bail!("\"{text}\": network addresses are not opened; save the video as a file and give its path");
+        }
+        Ok(Self::Path(PathBuf::from(text)))
+    }
+}
+
+/// What the user would like of a webcam; the nearest format that it offers is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WebcamWish {
+    /// Width and height in pixels; by default near 1280x720.
+    pub size: Option<[u32; 2]>,
+    /// Frames a second; by default 30.
+    pub fps: Option<u32>,
+    /// Only this pixel format; by default whichever goes with the best size and rate.
+    pub pixels: Option<PixelFormat>,
+}
+
+impl WebcamWish {
+    /// Reads a size as the user writes it, `1280x720`.
+    pub fn parse_size(text: &str) -> Result<[u32; 2]> {
+        let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
+        match sides {
+            Some([w, h]) if (1..=16384).contains(&w) && (1..=16384).contains(&h) => Ok([w, h]),
+            _ => bail!("\"{text}\" is no size; write WIDTHxHEIGHT, for example 1280x720"),
+        }
+    }
+}
+
 /// How frames become people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -92,12 +150,17 @@ pub struct Settings {
     pub boxes: BoxSource,
     /// The detector runs on every n-th frame, at least 1; between, boxes follow the people.
     pub detect_every: u32,
-    /// Boxes below this score are not shown.
+    /// The shorter side that the detector resizes frames to, pixels; by default torchvision's 800 on a GPU and 400 on
+    /// the processor. Its time grows with the square.
+    pub detector_side: Option<u32>,
+    /// A person appears from this score on, and stays down to a weaker one.
     pub score_threshold: f32,
     /// At most this many people, best score first.
     pub max_people: usize,
     /// The camera.
     pub camera: CameraSetting,
+    /// What is asked of a webcam.
+    pub webcam: WebcamWish,
 }
 
 impl Settings {
@@ -110,9 +173,11 @@ impl Settings {
             mesh_source: MeshSource::Lixel,
             boxes: BoxSource::Detector,
             detect_every: 4,
+            detector_side: None,
             score_threshold: 0.5,
             max_people: 10,
             camera: CameraSetting::Normalised,
+            webcam: WebcamWish::default(),
         }
     }
 }

@@ -1,18 +1,40 @@
-//! Where frames come from. Knows no people.
+//! Where frames come from: a webcam, a video file, a picture or a folder of pictures. Knows no people.
+//!
+//! Every source is one [`FrameSource`]. What can happen to a source while it runs (it ends, it stalls, it is
+//! unplugged, a file of it is broken) is a stated condition of [`Next`], in words for the user; an error is only what
+//! ends a source for good. Frames of one source may differ in size.
 
+use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use image::RgbImage;
+
+use crate::settings::{SourceSpec, WebcamWish};
+
+mod camera;
+mod ffmpeg_log;
+pub mod images;
+pub mod pixels;
+pub mod video;
+pub mod webcam;
+
+pub use camera::{CameraListing, list_cameras};
+pub use pixels::PixelFormat;
+pub use video::ffmpeg_version;
+
+/// Pictures with more pixels than this are refused before memory is taken for them.
+pub const MAX_PIXELS: u64 = 100_000_000;
 
 /// One picture, with its place in its source.
 #[derive(Clone, Debug)]
 pub struct Frame {
     /// sRGB, 8 bits a channel.
     pub rgb: RgbImage,
-    /// Counts up from 0 in its source, frames that were dropped included.
+    /// Counts up from 0 in its source, frames that were dropped or could not be read included.
     pub index: u64,
-    /// Time since the source was opened (webcam), or the frame's time stamp (video).
+    /// Time since the source was opened (webcam), or the frame's time stamp (video, folder).
     pub captured_at: Duration,
     /// The file it was read from, where it is a file of its own.
     pub name: Option<String>,
@@ -23,9 +45,10 @@ pub struct Frame {
 pub enum Next {
     /// A frame.
     Frame(Frame),
-    /// Nothing came for a while; the source may recover. Says what is known.
+    /// No frame this time, and why: nothing came for a while, the camera was unplugged, one picture of a folder could
+    /// not be read. The source goes on: ask again.
     Stalled(String),
-    /// The source has no more frames. Says why ("end of the video").
+    /// The source has no more frames. Says why ("end of the video"), and what was lost on the way.
     Ended(String),
 }
 
@@ -42,11 +65,56 @@ pub trait FrameSource: Send {
         None
     }
 
-    /// Number of frames, where it is known beforehand (a progress bar).
+    /// Number of frames, where it is known beforehand (a progress bar). It may be off by a few where a video's
+    /// container does not store it and it was computed from the duration.
     fn frame_count(&self) -> Option<u64> {
         None
     }
 
     /// The next frame. An error is final for this source.
     fn next(&mut self) -> Result<Next>;
+}
+
+/// Opens a source, a webcam in the format that suits best. May block for some seconds (a slow camera, a slow disk).
+pub fn open(spec: &SourceSpec) -> Result<Box<dyn FrameSource>> {
+    open_with(spec, &WebcamWish::default())
+}
+
+/// Opens a source, a webcam as close to the wish as it can.
+pub fn open_with(spec: &SourceSpec, wish: &WebcamWish) -> Result<Box<dyn FrameSource>> {
+    match spec {
+        SourceSpec::Webcam(index) => Ok(Box::new(webcam::WebcamSource::open(*index, wish)?)),
+        SourceSpec::Path(path) => open_path(path),
+    }
+}
+
+fn open_path(path: &Path) -> Result<Box<dyn FrameSource>> {
+    let metadata =
+        path.metadata().with_context(|| format!("{}: cannot open this picture, folder or video", path.display()))?;
+    if metadata.is_dir() {
+        return Ok(Box::new(images::ImagesSource::open_folder(path)?));
+    }
+    if !metadata.is_file() {
+        bail!("{}: neither a file nor a folder; give a picture, a folder of pictures or a video", path.display());
+    }
+    if metadata.len() == 0 {
+        bail!("{}: the file is empty", path.display());
+    }
+    if is_picture(path)? {
+        Ok(Box::new(images::ImagesSource::open_file(path)?))
+    } else {
+        Ok(Box::new(video::VideoSource::open(path)?))
+    }
+}
+
+/// Told by the first bytes; the name decides where these say nothing, and where they are those of a JPEG but a film of
+/// JPEGs follows.
+fn is_picture(path: &Path) -> Result<bool> {
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("mjpeg") || e.eq_ignore_ascii_case("mjpg")) {
+        return Ok(false);
+    }
+    let mut start = Vec::with_capacity(16);
+    let file = std::fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
+    file.take(16).read_to_end(&mut start).with_context(|| format!("{}: cannot read", path.display()))?;
+    Ok(images::format_of_bytes(&start).is_some() || images::has_picture_name(path))
 }

@@ -63,6 +63,11 @@ struct Keys {
     real_box: Option<[f64; 2]>,
 }
 
+/// Side of the box that RootNet's k is computed with: a person's, or a hand's.
+fn real_box_m(role: Role) -> f64 {
+    if role == Role::RootNetHand { 0.3 } else { 2.0 }
+}
+
 /// A file of a few keys; anything larger is something else.
 const MAX_BYTES: u64 = 1 << 16;
 
@@ -82,13 +87,14 @@ impl NetConfig {
                 return read().with_context(|| format!("the configuration {}", path.display()));
             }
         }
-        Ok(Self::default())
+        Self::parse("{}", role)
     }
 
     /// Reads and checks the text of such a file.
     pub fn parse(json: &str, role: Role) -> Result<Self> {
         let keys: Keys = serde_json::from_str(json).context("not the JSON of a configuration")?;
-        if role != Role::RootNet && (keys.depth_unit.is_some() || keys.real_box.is_some()) {
+        if !matches!(role, Role::RootNet | Role::RootNetHand) && (keys.depth_unit.is_some() || keys.real_box.is_some())
+        {
             bail!("depth_unit and real_box are RootNet's keys, not those of {}", role.what());
         }
         let resnet = keys.resnet.unwrap_or(50);
@@ -101,8 +107,7 @@ impl NetConfig {
         let heatmap = keys.heatmap.unwrap_or(input / 4);
         ensure!(heatmap * 4 == input, "heatmap must be a quarter of input ({}), not {heatmap}", input / 4);
         let depth_unit = keys.depth_unit.unwrap_or_default();
-        // Two metres, in that unit.
-        let real_box = keys.real_box.unwrap_or([2.0 / depth_unit.metres(); 2]);
+        let real_box = keys.real_box.unwrap_or([real_box_m(role) / depth_unit.metres(); 2]);
         ensure!(
             real_box.iter().all(|&side| (0.01..=100.0).contains(&(side * depth_unit.metres()))),
             "real_box {real_box:?} is not the size of a person's box in depth_unit"

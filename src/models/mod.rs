@@ -33,8 +33,10 @@ pub fn folder(given: Option<PathBuf>) -> Result<PathBuf> {
 pub enum Role {
     /// Mask R-CNN.
     Detector,
-    /// RootNet.
+    /// RootNet for people.
     RootNet,
+    /// RootNet for hands.
+    RootNetHand,
     /// I2L-MeshNet for the SMPL body.
     I2lBody,
     /// I2L-MeshNet for the MANO hand.
@@ -60,9 +62,10 @@ const BODY_EXTENSIONS: [&str; 2] = ["npz", "pkl"];
 
 impl Role {
     /// All roles, in the order of the pipeline.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Detector,
         Self::RootNet,
+        Self::RootNetHand,
         Self::I2lBody,
         Self::I2lHand,
         Self::PoseNet3d,
@@ -78,6 +81,7 @@ impl Role {
         match self {
             Self::Detector => "Mask R-CNN (finds people)",
             Self::RootNet => "RootNet (distance of the root joint)",
+            Self::RootNetHand => "RootNet for hands",
             Self::I2lBody => "I2L-MeshNet, body",
             Self::I2lHand => "I2L-MeshNet, hand",
             Self::PoseNet3d => "3D PoseNet (skeleton)",
@@ -95,6 +99,7 @@ impl Role {
         match self {
             Self::Detector => &["maskrcnn_resnet50_fpn"],
             Self::RootNet => &["rootnet"],
+            Self::RootNetHand => &["rootnet_hand"],
             Self::I2lBody => &["i2l_body"],
             Self::I2lHand => &["i2l_hand"],
             Self::PoseNet3d => &["posenet3d"],
@@ -112,7 +117,7 @@ impl Role {
 
     /// Whether the file is a body model, not a network's checkpoint.
     pub fn is_body_model(self) -> bool {
-        !matches!(self, Self::Detector | Self::RootNet | Self::I2lBody | Self::I2lHand | Self::PoseNet3d)
+        matches!(self, Self::SmplNeutral | Self::SmplFemale | Self::SmplMale | Self::ManoRight | Self::ManoLeft)
     }
 
     /// The names under which it is looked for, in words; upper and lower case are one.
@@ -133,6 +138,10 @@ impl Role {
                 "the authors' release, https://github.com/mks0601/3DMPPE_ROOTNET_RELEASE: a snapshot_N.pth.tar of the \
                  pre-trained models, renamed to rootnet.pth.tar; for one trained in metres (3DPW) add rootnet.json \
                  with {\"depth_unit\": \"m\"}"
+            }
+            Self::RootNetHand => {
+                "the authors' release, https://github.com/mks0601/3DMPPE_ROOTNET_RELEASE: the snapshot trained on \
+                 FreiHAND, renamed to rootnet_hand.pth.tar"
             }
             Self::I2lBody => {
                 "the authors' release, https://github.com/mks0601/I2L-MeshNet_RELEASE: a snapshot_N.pth.tar trained \
@@ -189,8 +198,8 @@ fn rank(name: &str, role: Role) -> Option<(usize, usize, usize)> {
     let fits = if role.is_body_model() {
         rest.is_empty()
     } else {
-        // Another architecture with a name that starts in the same way.
-        !(role == Role::Detector && rest.starts_with("_v2"))
+        // Another network with a name that starts in the same way.
+        !(role == Role::Detector && rest.starts_with("_v2") || role == Role::RootNet && rest.starts_with("_hand"))
     };
     fits.then_some(if role.is_body_model() { (stem, extension, 0) } else { (extension, rest.len(), stem) })
 }

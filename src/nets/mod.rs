@@ -1,8 +1,104 @@
 //! The networks: tensors in, tensors out. One file each; names follow the checkpoints. Batch norm is folded into
 //! the convolutions when the weights are loaded; every network takes any batch size.
+//!
+//! Mask R-CNN reads whole frames; the others all read the same patches (see [`input`]), and each normalises them as
+//! its checkpoints expect.
 
 pub mod convert;
+pub mod i2l;
+pub mod input;
+pub mod kernels;
 pub mod layers;
+pub mod maskrcnn;
+pub mod param;
+pub mod pose2feat;
+pub mod posenet3d;
 pub mod resnet;
+pub mod rootnet;
 mod torch_file;
 pub mod weights;
+
+use anyhow::{Result, bail};
+use candle_core::{Result as CandleResult, Tensor};
+
+use resnet::Depth;
+
+/// Told the name of a stage when it is done: a stop watch, for instance.
+pub type Lap<'a> = dyn FnMut(&'static str) -> CandleResult<()> + 'a;
+
+/// The sizes of a network that its weights do not tell: they stand in the small file beside the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetSizes {
+    depth: Depth,
+    input: usize,
+    heatmap: usize,
+}
+
+impl Default for NetSizes {
+    /// The published checkpoints: ResNet-50, 256 x 256 pixels, 64 bins.
+    fn default() -> Self {
+        Self { depth: Depth::RESNET50, input: 256, heatmap: 64 }
+    }
+}
+
+impl NetSizes {
+    /// Largest side of a patch: beyond it a frame's worth of heatmaps would not fit in memory.
+    const MAX_INPUT: usize = 1024;
+
+    /// Layers of the ResNet, side of the patch in pixels, bins of a heatmap. The ResNet divides the side by 32 and
+    /// the three transposed convolutions multiply it by 8, so a heatmap has a quarter of the patch's side.
+    pub fn new(resnet: usize, input: usize, heatmap: usize) -> Result<Self> {
+        let depth = Depth::new(resnet)?;
+        if input == 0 || !input.is_multiple_of(32) || input > Self::MAX_INPUT {
+            bail!("the input size is {input}: it must be a multiple of 32, at most {}", Self::MAX_INPUT);
+        }
+        if heatmap != input / 4 {
+            bail!("the heatmap size is {heatmap}: it must be a quarter of the input size {input}, {}", input / 4);
+        }
+        Ok(Self { depth, input, heatmap })
+    }
+
+    /// Depth of the backbone.
+    pub fn depth(&self) -> Depth {
+        self.depth
+    }
+
+    /// Side of the patch, pixels.
+    pub fn input(&self) -> usize {
+        self.input
+    }
+
+    /// Bins of a heatmap.
+    pub fn heatmap(&self) -> usize {
+        self.heatmap
+    }
+
+    /// Channels that come out of the backbone.
+    pub fn features(&self) -> usize {
+        self.depth.channels()[3]
+    }
+
+    /// Refuses patches of another size with a sentence instead of a shape error deep inside.
+    fn check_patches(&self, patches: &Tensor) -> Result<()> {
+        match *patches.dims() {
+            [people, 3, h, w] if people > 0 && h == self.input && w == self.input => Ok(()),
+            _ => bail!("the network reads patches of shape [B, 3, {0}, {0}], not {1:?}", self.input, patches.dims()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_cannot_be_are_refused() {
+        assert_eq!(NetSizes::new(50, 256, 64).unwrap(), NetSizes::default());
+        assert!(NetSizes::new(18, 64, 16).is_ok());
+        for (resnet, input, heatmap) in
+            [(51, 256, 64), (50, 256, 32), (50, 100, 25), (50, 0, 0), (50, 4096, 1024), (50, 64, usize::MAX / 4 + 17)]
+        {
+            assert!(NetSizes::new(resnet, input, heatmap).is_err(), "{resnet} {input} {heatmap}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
-use super::layers::{Activation, Conv2d, ConvShape, FoldedNorm};
+use super::layers::{Activation, Conv2d, ConvShape, Features, FoldedNorm};
 
 /// Depth of a ResNet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,9 @@ pub struct Depth {
 }
 
 impl Depth {
+    /// The published checkpoints' depth.
+    pub const RESNET50: Self = Self { blocks: [3, 4, 6, 3], bottleneck: true };
+
     /// One of 18, 34, 50, 101, 152.
     pub fn new(layers: usize) -> Result<Self> {
         let (blocks, bottleneck) = match layers {
@@ -48,8 +51,12 @@ impl Stem {
 
     /// `[B, 3, H, W] -> [B, 64, H/4, W/4]`
     pub fn forward(&self, image: &Tensor) -> CandleResult<Tensor> {
-        // After ReLU everything is at least 0, so padding with zeros is padding with minus infinity.
-        self.0.forward(image)?.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.max_pool2d_with_stride(3, 2)
+        self.run(image)?.to_tensor()
+    }
+
+    /// [`Self::forward`] within a chain of layers.
+    pub fn run(&self, image: &Tensor) -> CandleResult<Features> {
+        self.0.run(&Features::Plain(image.clone()), None)?.max_pool_3x3()
     }
 }
 
@@ -96,17 +103,18 @@ impl Block {
         Ok(Self { convs, downsample })
     }
 
-    fn forward(&self, x: &Tensor) -> CandleResult<Tensor> {
-        let shortcut = match &self.downsample {
-            Some(conv) => conv.forward(x)?,
-            None => x.clone(),
+    fn run(&self, x: &Features) -> CandleResult<Features> {
+        let (last, [first, middle @ ..]) = self.convs.split_last().expect("a block has convolutions") else {
+            unreachable!("a block has two or three convolutions")
         };
-        let (last, first) = self.convs.split_last().expect("a block has convolutions");
-        let mut y = x.clone();
-        for conv in first {
-            y = conv.forward(&y)?;
+        let mut y = first.run(x, None)?;
+        for conv in middle {
+            y = conv.run(&y, None)?;
         }
-        last.forward_add(&y, &shortcut)
+        match &self.downsample {
+            Some(conv) => last.run(&y, Some(&conv.run(x, None)?)),
+            None => last.run(&y, Some(x)),
+        }
     }
 }
 
@@ -134,18 +142,27 @@ impl Stages {
 
     /// `[B, 64, H/4, W/4] -> [B, C, H/32, W/32]`
     pub fn forward(&self, early: &Tensor) -> CandleResult<Tensor> {
-        Ok(self.forward_all(early)?.pop().expect("four stages"))
+        let mut x = Features::new(early)?;
+        for block in self.0.iter().flatten() {
+            x = block.run(&x)?;
+        }
+        x.to_tensor()
     }
 
     /// The outputs of all four stages, finest first.
     pub fn forward_all(&self, early: &Tensor) -> CandleResult<Vec<Tensor>> {
-        let mut x = early.clone();
-        let mut outputs = Vec::with_capacity(4);
+        self.run_all(&Features::new(early)?)?.iter().map(Features::to_tensor).collect()
+    }
+
+    /// [`Self::forward_all`] within a chain of layers.
+    pub fn run_all(&self, early: &Features) -> CandleResult<Vec<Features>> {
+        let mut outputs: Vec<Features> = Vec::with_capacity(4);
         for blocks in &self.0 {
+            let mut x: Option<Features> = None;
             for block in blocks {
-                x = block.forward(&x)?;
+                x = Some(block.run(x.as_ref().or(outputs.last()).unwrap_or(early))?);
             }
-            outputs.push(x.clone());
+            outputs.extend(x);
         }
         Ok(outputs)
     }

@@ -1,0 +1,355 @@
+//! Arguments become validated [`Settings`]; knows no device.
+//!
+//! Exit codes: 0 done, 2 bad arguments or missing files ([`BadInput`]), 1 anything else.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+use crate::app::WindowOptions;
+use crate::models;
+use crate::result::{EstimatorKind, MeshSource};
+use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
+use crate::space::{Intrinsics, RectPx};
+
+/// The user gave something that cannot be used: exit code 2, and the message says what to do.
+#[derive(Debug)]
+pub struct BadInput(pub String);
+
+impl fmt::Display for BadInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
+
+/// The exit code that an error asks for: 2 for [`BadInput`] and for files that are not there, else 1.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let missing = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    };
+    if error.downcast_ref::<BadInput>().is_some() || error.chain().any(missing) { 2 } else { 1 }
+}
+
+/// See people as 3D meshes in metres, and what the networks saw.
+#[derive(Debug, Parser)]
+#[command(name = "lixelscope", version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without it the window opens.
+    #[command(subcommand)]
+    pub command: Option<CommandArgs>,
+    /// Of the window.
+    #[command(flatten)]
+    pub window: WindowArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum CommandArgs {
+    /// The same pipeline without a window: results go to a folder.
+    Run(RunArgs),
+    /// Time each network on the chosen backend.
+    Bench(BenchArgs),
+    /// Look at what is there: models, backends, GPU adapters, cameras, ffmpeg.
+    Doctor(DoctorArgs),
+    /// Turn a checkpoint into safetensors, which load faster.
+    Convert(ConvertArgs),
+}
+
+/// How frames become people: shared by the window and `run`.
+#[derive(Debug, Args)]
+pub struct PipelineArgs {
+    /// Folder of checkpoints and body models [default: `LIXELSCOPE_MODELS`, else the platform's data folder].
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
+    /// Device of the networks.
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
+    /// Network that turns a person's patch into a body.
+    #[arg(long, value_enum, default_value_t)]
+    pub estimator: EstimatorKind,
+    /// Mesh that is shown and written: from the lixels, or from the parameter stage.
+    #[arg(long, value_enum, default_value_t)]
+    pub mesh: MeshSource,
+    /// A person's box in frame pixels, instead of the detector; repeat it for more people.
+    #[arg(long = "box", value_name = "X,Y,W,H", value_parser = parse_box, conflicts_with_all = ["boxes", "whole_frame"])]
+    pub rects: Vec<RectPx>,
+    /// A JSON file with boxes: [[x, y, w, h], ...].
+    #[arg(long, value_name = "FILE", conflicts_with = "whole_frame")]
+    pub boxes: Option<PathBuf>,
+    /// The whole frame is one box (a hand close to the camera).
+    #[arg(long)]
+    pub whole_frame: bool,
+    /// The detector runs on every N-th frame; between, boxes follow the people.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub detect_every: u32,
+    /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor].
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(64..=2000))]
+    pub detector_side: Option<u32>,
+    /// Score from which a person appears.
+    #[arg(long, value_name = "S", default_value_t = 0.5, value_parser = parse_unit)]
+    pub min_score: f32,
+    /// At most this many people.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub max_people: u32,
+    /// Focal length in pixels of the frame [default: 1500, the papers' normalised camera].
+    #[arg(long, value_name = "PX", value_parser = parse_positive, conflicts_with_all = ["fov", "calibration"])]
+    pub focal: Option<f32>,
+    /// Horizontal field of view in degrees.
+    #[arg(long, value_name = "DEG", value_parser = parse_fov, conflicts_with = "calibration")]
+    pub fov: Option<f32>,
+    /// Picture size to ask of a webcam [default: near 1280x720].
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    pub webcam_size: Option<[u32; 2]>,
+    /// Frames a second to ask of a webcam [default: 30].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub webcam_fps: Option<u32>,
+    /// A JSON file with the camera: {"fx": .., "fy": .., "cx": .., "cy": .., "width": .., "height": ..}.
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
+}
+
+/// Arguments of the window.
+#[derive(Debug, Args)]
+pub struct WindowArgs {
+    /// Where frames come from: webcam[:N], a video, a picture or a folder of pictures [default: webcam 0].
+    #[arg(long, value_name = "S")]
+    pub source: Option<SourceSpec>,
+    /// Size of the window in points.
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    pub window_size: Option<[u32; 2]>,
+    /// How frames become people.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Where frames come from: webcam[:N], a video, a picture or a folder of pictures.
+    #[arg(long, value_name = "S")]
+    pub source: SourceSpec,
+    /// Stop after so many frames.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub frames: Option<u64>,
+    /// Folder for the results; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Write a PNG of every frame with the meshes drawn on it.
+    #[arg(long)]
+    pub overlay: bool,
+    /// Write an OBJ of every person in every frame.
+    #[arg(long)]
+    pub obj: bool,
+    /// How frames become people.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Device of the networks.
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
+    /// Timed runs of each network and batch.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Only networks whose name contains this; repeat it for more.
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Batch sizes.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4])]
+    pub batch: Vec<usize>,
+    /// Also write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Folder of checkpoints and body models.
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
+}
+
+/// Arguments of `convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// A checkpoint: safetensors, or either container of `torch.save`.
+    pub input: PathBuf,
+    /// The safetensors file to write.
+    pub output: PathBuf,
+}
+
+impl WindowArgs {
+    /// The source that the window opens with.
+    pub fn source(&self) -> SourceSpec {
+        self.source.clone().unwrap_or(SourceSpec::Webcam(0))
+    }
+
+    /// How the window starts.
+    pub fn options(&self) -> WindowOptions {
+        let mut options = WindowOptions::default();
+        if let Some(size) = self.window_size {
+            options.size_pt = size.map(|side| side as f32);
+        }
+        options
+    }
+}
+
+impl PipelineArgs {
+    /// Reads the files that the arguments name and checks everything.
+    pub fn settings(&self) -> Result<Settings> {
+        let mut settings = Settings::with_models(models_folder(self.models.as_deref())?);
+        settings.backend = self.backend;
+        settings.estimator = self.estimator;
+        settings.mesh_source = self.mesh;
+        settings.boxes = self.box_source()?;
+        settings.detect_every = self.detect_every;
+        settings.detector_side = self.detector_side;
+        settings.score_threshold = self.min_score;
+        settings.max_people = self.max_people as usize;
+        settings.camera = self.camera()?;
+        settings.webcam = WebcamWish { size: self.webcam_size, fps: self.webcam_fps, pixels: None };
+        Ok(settings)
+    }
+
+    fn box_source(&self) -> Result<BoxSource> {
+        if self.whole_frame {
+            return Ok(BoxSource::WholeFrame);
+        }
+        if let Some(path) = &self.boxes {
+            let rects: Vec<RectPx> = read_json(path, "a list of boxes [[x, y, w, h], ...]")?;
+            if rects.is_empty() {
+                return Err(BadInput(format!("{} holds no box", path.display())).into());
+            }
+            if let Some(bad) = rects.iter().find(|r| !r.is_valid()) {
+                let rect = <[f32; 4]>::from(*bad);
+                return Err(BadInput(format!("{}: the box {rect:?} has no area", path.display())).into());
+            }
+            return Ok(BoxSource::User(rects));
+        }
+        Ok(if self.rects.is_empty() { BoxSource::Detector } else { BoxSource::User(self.rects.clone()) })
+    }
+
+    fn camera(&self) -> Result<CameraSetting> {
+        if let Some(focal) = self.focal {
+            return Ok(CameraSetting::FocalPx(focal));
+        }
+        if let Some(fov) = self.fov {
+            return Ok(CameraSetting::HorizontalFov(fov.to_radians()));
+        }
+        match &self.calibration {
+            Some(path) => Calibration::read(path),
+            None => Ok(CameraSetting::Normalised),
+        }
+    }
+}
+
+/// The file behind `--calibration`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Calibration {
+    fx: f32,
+    fy: f32,
+    cx: f32,
+    cy: f32,
+    width: u32,
+    height: u32,
+}
+
+impl Calibration {
+    fn read(path: &Path) -> Result<CameraSetting> {
+        let Self { fx, fy, cx, cy, width, height } =
+            read_json(path, r#"{"fx": .., "fy": .., "cx": .., "cy": .., "width": .., "height": ..}"#)?;
+        let positive = [fx, fy].iter().all(|f| f.is_finite() && *f > 0.0);
+        if !positive || !cx.is_finite() || !cy.is_finite() || width == 0 || height == 0 {
+            return Err(BadInput(format!("{}: focal lengths and sizes must be positive", path.display())).into());
+        }
+        Ok(CameraSetting::Calibrated { intrinsics: Intrinsics { fx, fy, cx, cy }, size: [width, height] })
+    }
+}
+
+/// The models folder: the argument, else the environment, else the platform's data folder.
+pub fn models_folder(argument: Option<&Path>) -> Result<PathBuf> {
+    match argument {
+        Some(dir) if !dir.is_dir() => {
+            Err(BadInput(format!("--models {}: there is no such folder", dir.display())).into())
+        }
+        given => models::folder(given.map(Path::to_path_buf)),
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path, form: &str) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .map_err(|error| BadInput(format!("{} is not of the form {form}: {error}", path.display())).into())
+}
+
+fn parse_box(text: &str) -> Result<RectPx, String> {
+    let numbers: Vec<f32> = text
+        .split(',')
+        .map(|part| part.trim().parse::<f32>().map_err(|_| format!("\"{part}\" is not a number")))
+        .collect::<Result<_, _>>()?;
+    let rect = <[f32; 4]>::try_from(numbers).map_err(|_| "a box is four numbers: x,y,w,h".to_owned())?;
+    let rect = RectPx::from(rect);
+    if rect.is_valid() { Ok(rect) } else { Err("width and height must be positive".to_owned()) }
+}
+
+fn parse_positive(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() && value > 0.0 => Ok(value),
+        _ => Err("a positive number is needed".to_owned()),
+    }
+}
+
+fn parse_fov(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value > 0.0 && value < 180.0 => Ok(value),
+        _ => Err("an angle between 0 and 180 degrees is needed".to_owned()),
+    }
+}
+
+fn parse_unit(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("a number from 0 to 1 is needed".to_owned()),
+    }
+}
+
+fn parse_size(text: &str) -> Result<[u32; 2], String> {
+    WebcamWish::parse_size(text).map_err(|error| format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_box_needs_four_numbers_and_an_area() {
+        assert_eq!(parse_box("1, 2,3,4.5").unwrap(), RectPx::from([1.0, 2.0, 3.0, 4.5]));
+        for bad in ["", "1,2,3", "1,2,3,4,5", "1,2,3,x", "1,2,0,4", "1,2,3,-1", "nan,0,1,1", "0,0,inf,1"] {
+            assert!(parse_box(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn missing_files_and_bad_input_exit_with_2() {
+        let missing = std::fs::read("no such file").context("cannot read it").unwrap_err();
+        assert_eq!(exit_code(&missing), 2);
+        assert_eq!(exit_code(&anyhow::Error::from(BadInput("x".into())).context("y")), 2);
+        assert_eq!(exit_code(&anyhow::anyhow!("anything")), 1);
+    }
+}

@@ -1,0 +1,108 @@
+//! `lixelscope doctor`: what is there and what is missing, each with what to do about it. Always exits with 0: it
+//! reports, it does not judge.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::panic::catch_unwind;
+
+use anyhow::Result;
+
+use crate::cli::{self, DoctorArgs};
+use crate::models::{self, Status};
+use crate::pipeline::infer;
+use crate::render::Gpu;
+use crate::settings::Backend;
+use crate::{capture, result::EstimatorKind};
+
+/// Runs the command.
+pub fn run(args: &DoctorArgs) -> Result<()> {
+    let folder = cli::models_folder(args.models.as_deref())?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "lixelscope {}", env!("CARGO_PKG_VERSION"))?;
+
+    let there = if folder.is_dir() { "" } else { "  (not there yet: make it, and put files in)" };
+    writeln!(out, "\nmodels in {}{there}", folder.display())?;
+    let entries = models::survey(&folder);
+    for entry in &entries {
+        match &entry.status {
+            Status::Found { path, summary } => {
+                line(&mut out, "found", entry.role.what(), summary)?;
+                detail(&mut out, "", path.display())?;
+            }
+            Status::Missing { names, where_to_get } => {
+                line(&mut out, "missing", entry.role.what(), "")?;
+                detail(&mut out, "looked for: ", names.join(", "))?;
+                detail(&mut out, "get it: ", where_to_get)?;
+            }
+            Status::Unreadable { path, why } => {
+                line(&mut out, "unreadable", entry.role.what(), "")?;
+                detail(&mut out, "", path.display())?;
+                detail(&mut out, "why: ", why)?;
+            }
+        }
+    }
+    let found = |role| entries.iter().any(|e| e.role == role && matches!(e.status, Status::Found { .. }));
+    writeln!(out, "\nestimators")?;
+    for (kind, needs) in [
+        (EstimatorKind::Body, &[models::Role::Detector, models::Role::RootNet, models::Role::I2lBody][..]),
+        (EstimatorKind::Hand, &[models::Role::RootNetHand, models::Role::I2lHand][..]),
+        (EstimatorKind::Skeleton, &[models::Role::Detector, models::Role::RootNet, models::Role::PoseNet3d][..]),
+    ] {
+        let missing: Vec<_> = needs.iter().filter(|role| !found(**role)).map(|role| role.what()).collect();
+        let name = format!("--estimator {}", format!("{kind:?}").to_lowercase());
+        if missing.is_empty() {
+            line(&mut out, "ready", &name, "")?;
+        } else {
+            line(&mut out, "lacks", &name, &missing.join(", "))?;
+        }
+    }
+
+    writeln!(out, "\nbackends of the networks")?;
+    for (backend, name) in [(Backend::Cpu, "cpu"), (Backend::Cuda, "cuda"), (Backend::Metal, "metal")] {
+        // A driver's library can do anything when it is loaded.
+        let found = catch_unwind(|| infer::device(backend))
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the driver broke down while it was opened")));
+        match found {
+            Ok((_, words)) => line(&mut out, "works", name, &words)?,
+            Err(error) => line(&mut out, "no", name, &format!("{error:#}"))?,
+        }
+    }
+
+    writeln!(out, "\ngraphics adapters")?;
+    match catch_unwind(Gpu::adapters) {
+        Ok(adapters) if adapters.is_empty() => {
+            line(&mut out, "none", "", "Debian or Ubuntu: apt install libvulkan1 mesa-vulkan-drivers")?;
+        }
+        Ok(adapters) => adapters.iter().try_for_each(|adapter| line(&mut out, "found", adapter, ""))?,
+        Err(_) => line(&mut out, "no", "", "a graphics driver broke down while it was asked")?,
+    }
+
+    writeln!(out, "\ncameras")?;
+    match capture::list_cameras() {
+        Ok(cameras) if cameras.is_empty() => {
+            line(&mut out, "none", "", "plug one in, or use --source with a video, a picture or a folder of pictures")?;
+        }
+        Ok(cameras) => {
+            for camera in cameras {
+                line(&mut out, "found", &format!("webcam:{}", camera.index), &camera.name)?;
+            }
+        }
+        Err(error) => line(&mut out, "no", "", &format!("{error:#}"))?,
+    }
+
+    writeln!(out, "\nvideo files")?;
+    match capture::ffmpeg_version() {
+        Ok(version) => line(&mut out, "found", "ffmpeg", &version)?,
+        Err(error) => line(&mut out, "missing", "ffmpeg", &format!("{error:#}"))?,
+    }
+    Ok(())
+}
+
+fn line(out: &mut impl Write, state: &str, what: &str, more: &str) -> std::io::Result<()> {
+    let gap = if what.is_empty() || more.is_empty() { "" } else { ": " };
+    writeln!(out, "  {state:10} {what}{gap}{more}")
+}
+
+fn detail(out: &mut impl Write, label: &str, text: impl Display) -> std::io::Result<()> {
+    writeln!(out, "{:13}{label}{text}", "")
+}

@@ -1,0 +1,6 @@
+//! How good a prediction is: the metrics of the papers.
+
+pub mod metrics;
+mod procrustes;
+
+pub use procrustes::aligned;

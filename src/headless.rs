@@ -1,0 +1,189 @@
+//! `lixelscope run`: the pipeline without a window. Every frame of a source that waits is processed; of a webcam, the
+//! newest.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::capture::{self, Next};
+use crate::cli::{BadInput, ConvertArgs, RunArgs};
+use crate::nets::convert::convert as convert_checkpoint;
+use crate::pipeline::stages::Pass;
+use crate::pipeline::{Stages, infer};
+use crate::record::{jsonl::FrameRecord, obj};
+use crate::render::{DrawOptions, OffscreenRenderer};
+use crate::result::{EstimatorKind, FrameResult, Stage};
+
+/// A live source that says nothing for so long is given up.
+const STALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// Runs the command.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let settings = args.pipeline.settings()?;
+    if args.obj && settings.estimator == EstimatorKind::Skeleton {
+        return Err(BadInput("--obj: the skeleton estimator makes no mesh; use --estimator body or hand".into()).into());
+    }
+    let mut source = capture::open_with(&args.source, &settings.webcam)?;
+    let mut stages = load_stages(settings)?;
+    let mut out = Output::create(args)?;
+
+    let expected = match (args.frames, source.frame_count()) {
+        (Some(wanted), Some(there)) => Some(wanted.min(there)),
+        (wanted, there) => wanted.or(there),
+    };
+    let bar = progress_bar(expected);
+    let mut done = 0_u64;
+    let mut last_frame_at = Instant::now();
+    while args.frames.is_none_or(|wanted| done < wanted) {
+        let asked = Instant::now();
+        match source.next()? {
+            Next::Frame(frame) => {
+                let waited = asked.elapsed();
+                let index = frame.index;
+                let mut result =
+                    stages.process(Arc::new(frame), Pass::Next).with_context(|| format!("frame {index}"))?;
+                result.timing.add(Stage::Capture, waited);
+                let result = Arc::new(result);
+                out.write(&result).with_context(|| format!("cannot write frame {index}"))?;
+                done += 1;
+                last_frame_at = Instant::now();
+                bar.inc(1);
+                bar.set_message(format!("{} people, {:.0} ms", result.people.len(), result.timing.total_ms()));
+            }
+            Next::Stalled(note) => {
+                if last_frame_at.elapsed() > STALL_LIMIT {
+                    bail!("{}: {note}; given up after {} s", source.describe(), STALL_LIMIT.as_secs());
+                }
+                bar.suspend(|| log::warn!("{note}"));
+            }
+            Next::Ended(why) => {
+                bar.suspend(|| log::info!("{why}"));
+                break;
+            }
+        }
+    }
+    bar.finish_and_clear();
+    out.finish()?;
+    if done == 0 {
+        bail!("{} gave no frame", source.describe());
+    }
+    log::info!("{done} frames written to {}", args.out.display());
+    Ok(())
+}
+
+/// Loads every network that the settings ask for. What is missing is told at once, as exit code 2.
+fn load_stages(settings: crate::settings::Settings) -> Result<Stages> {
+    let bar = ProgressBar::new(100).with_style(style("{msg:40} {bar:30} {percent}%"));
+    let hidden = !std::io::stderr().is_terminal();
+    if hidden {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    let mut stages = Stages::new(settings.clone());
+    let mut missing = Vec::new();
+    infer::load(&settings, infer::Wanted::All, &mut |progress| match progress {
+        infer::Progress::Reading { what, done } => {
+            bar.set_message(what);
+            bar.set_position((done * 100.0) as u64);
+        }
+        infer::Progress::Loaded(part) => match part {
+            infer::Part::Backend(name) => log::info!("networks run on {name}"),
+            infer::Part::Detector(detector) => stages.detector = Some(detector),
+            infer::Part::Root(_, root) => stages.root = Some(root),
+            infer::Part::Estimator { estimator, body, .. } => {
+                stages.estimator = Some(estimator);
+                stages.body = body;
+            }
+            infer::Part::Missing(infer::Role::Root, note) => log::warn!("{note}"),
+            infer::Part::Missing(_, note) => missing.push(note),
+        },
+    });
+    bar.finish_and_clear();
+    if missing.is_empty() { Ok(stages) } else { Err(BadInput(missing.join("\n")).into()) }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn progress_bar(expected: Option<u64>) -> ProgressBar {
+    let bar = match expected {
+        Some(n) => ProgressBar::new(n).with_style(style("{bar:40} {pos}/{len} frames, {per_sec}, {eta} left  {msg}")),
+        None => ProgressBar::new_spinner().with_style(style("{spinner} {pos} frames, {per_sec}  {msg}")),
+    };
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    bar
+}
+
+/// The folder that the results go to.
+struct Output<'a> {
+    dir: &'a Path,
+    lines: BufWriter<File>,
+    overlay: Option<(OffscreenRenderer, DrawOptions)>,
+    obj: bool,
+}
+
+impl<'a> Output<'a> {
+    fn create(args: &'a RunArgs) -> Result<Self> {
+        let dir = args.out.as_path();
+        fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+        let path = dir.join("frames.jsonl");
+        let lines = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let overlay = args
+            .overlay
+            .then(|| Ok::<_, anyhow::Error>((OffscreenRenderer::new()?, DrawOptions::default())))
+            .transpose()
+            .context("--overlay needs a GPU or a software Vulkan (Debian: apt install mesa-vulkan-drivers)")?;
+        Ok(Self { dir, lines: BufWriter::new(lines), overlay, obj: args.obj })
+    }
+
+    fn write(&mut self, result: &Arc<FrameResult>) -> Result<()> {
+        serde_json::to_writer(&mut self.lines, &FrameRecord::new(result))?;
+        self.lines.write_all(b"\n")?;
+        // A run that is stopped has written whole lines.
+        self.lines.flush()?;
+        let index = result.frame.index;
+        if let Some((renderer, options)) = &mut self.overlay {
+            let path = self.dir.join(format!("overlay_{index:06}.png"));
+            renderer.overlay(result, options)?.save(&path).with_context(|| path.display().to_string())?;
+        }
+        if self.obj {
+            for person in &result.people {
+                let (Some(mesh), Some(topology)) = (&person.mesh, &result.topology) else { continue };
+                let path = self.dir.join(format!("frame_{index:06}_person_{}.obj", person.id));
+                let title = format!("lixelscope: frame {index}, person {}", person.id);
+                let file = File::create(&path).with_context(|| path.display().to_string())?;
+                let mut file = BufWriter::new(file);
+                obj::write(&mut file, &title, &mesh.vertices_camera_m, &topology.faces)?;
+                file.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.lines.flush().context("cannot write frames.jsonl")
+    }
+}
+
+/// `lixelscope convert`: any checkpoint becomes safetensors, which are mapped instead of parsed at start.
+pub fn convert(args: &ConvertArgs) -> Result<()> {
+    let bar = ProgressBar::new(0).with_style(style("{bar:40} {bytes}/{total_bytes}"));
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    let converted = convert_checkpoint(&args.input, &args.output, |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let mib = converted.bytes as f64 / f64::from(1 << 20);
+    log::info!("{} tensors, {mib:.1} MiB, written to {}", converted.tensors, args.output.display());
+    Ok(())
+}

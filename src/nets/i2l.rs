@@ -1,0 +1,220 @@
+//! I2L-MeshNet (Moon and Lee, ECCV 2020): a patch becomes the 1D heatmaps of a body's or a hand's joints, then of
+//! its mesh vertices. Body and hand differ in their numbers of joints and vertices alone, and the weights tell those.
+
+use anyhow::{Context, Result, bail};
+use candle_core::{Result as CandleResult, Tensor};
+use candle_nn::VarBuilder;
+
+use super::input::to_unit_range;
+use super::layers::{Activation, BN_EPS, DeconvStack, FoldedNorm, Pointwise1d};
+use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
+use super::pose2feat::Pose2Feat;
+use super::resnet::{Stages, Stem};
+use super::{Lap, NetSizes};
+use crate::lixel::Lixels;
+use crate::result::BodyParams;
+
+/// Beginnings of names that snapshots carry and that nothing reads: the second ResNet's own stem, which is skipped,
+/// and the body model's buffers.
+pub const UNREAD: [&str; 3] = ["mesh_backbone.conv1.", "mesh_backbone.bn1.", "human_model_layer."];
+
+/// The numbers that a checkpoint tells by the shapes of its tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct I2lShape {
+    /// Joints of PoseNet: 29 for SMPL, 21 for MANO.
+    pub joints: usize,
+    /// Vertices of MeshNet: 6,890 for SMPL, 778 for MANO.
+    pub vertices: usize,
+    /// The second stage, absent in snapshots of the first.
+    pub params: Option<ParamShape>,
+}
+
+/// The numbers of the second stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParamShape {
+    /// Joints that rotate: 24 for SMPL, 16 for MANO.
+    pub rotations: usize,
+    /// Shape coefficients: 10.
+    pub shape: usize,
+}
+
+impl I2lShape {
+    /// Reads them off. `shape_of` tells the shape of a tensor by its name, `None` where there is no such tensor.
+    pub fn from_shapes(shape_of: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Self> {
+        let rows = |name: &str| shape_of(name).and_then(|shape| shape.first().copied());
+        let required = |name| rows(name).with_context(|| format!("no tensor {name}: not I2L-MeshNet weights"));
+        let joints = required("pose_net.conv_x.0.weight")?;
+        let vertices = required("mesh_net.conv_x.0.weight")?;
+        let params = match (rows("param_regressor.fc_pose.0.weight"), rows("param_regressor.fc_shape.0.weight")) {
+            (Some(pose), Some(shape)) if pose % ROTATION_NUMBERS == 0 => {
+                Some(ParamShape { rotations: pose / ROTATION_NUMBERS, shape })
+            }
+            (Some(pose), Some(_)) => bail!("param_regressor.fc_pose has {pose} rows, not six for each joint"),
+            _ => None,
+        };
+        if joints == 0 || vertices == 0 {
+            bail!("I2L-MeshNet weights for {joints} joints and {vertices} vertices");
+        }
+        Ok(Self { joints, vertices, params })
+    }
+}
+
+/// A head of three 1D heatmaps for each of N points (`pose_net`, `mesh_net`).
+struct LixelHead {
+    deconv: DeconvStack,
+    x: Pointwise1d,
+    y: Pointwise1d,
+    z_1: Pointwise1d,
+    z_2: Pointwise1d,
+    bins: usize,
+}
+
+impl LixelHead {
+    fn load(sizes: &NetSizes, points: usize, vb: &VarBuilder) -> CandleResult<Self> {
+        const C: usize = DeconvStack::CHANNELS;
+        let bins = sizes.heatmap();
+        let head = |name: &str| Pointwise1d::load(C, points, None, Activation::None, &vb.pp(name));
+        let norm = FoldedNorm::load(C * bins, BN_EPS, &vb.pp("conv_z_1.1"))?;
+        Ok(Self {
+            deconv: DeconvStack::load(sizes.features(), &vb.pp("deconv"))?,
+            x: head("conv_x.0")?,
+            y: head("conv_y.0")?,
+            z_1: Pointwise1d::load(sizes.features(), C * bins, Some(norm), Activation::Relu, &vb.pp("conv_z_1.0"))?,
+            z_2: head("conv_z_2.0")?,
+            bins,
+        })
+    }
+
+    /// `[B, C, D/8, D/8]` to heatmaps of D bins.
+    fn forward(&self, feature: &Tensor) -> CandleResult<Lixels> {
+        let plane = self.deconv.forward(feature)?; // [B, 256, D (y), D (x)]
+        let x = self.x.forward(&plane.mean(2)?)?; // [B, 256, D] -> [B, N, D]
+        let y = self.y.forward(&plane.mean(3)?)?;
+        let pooled = feature.flatten_from(2)?.mean_keepdim(2)?; // [B, C, 1]
+        let line = self.z_1.forward(&pooled)?; // [B, 256 D, 1]
+        let line = line.reshape((line.dim(0)?, DeconvStack::CHANNELS, self.bins))?;
+        Lixels::from_logits(&[x, y, self.z_2.forward(&line)?])
+    }
+}
+
+/// Everything that the network says, on its device.
+pub struct I2lOutput {
+    /// The joints of PoseNet.
+    pub joints: Lixels,
+    /// The mesh.
+    pub vertices: Lixels,
+    /// What lies between.
+    pub features: I2lFeatures,
+}
+
+/// The features between the stages.
+pub struct I2lFeatures {
+    /// The patch after the stem, `[B, 64, D, D]`.
+    pub early: Tensor,
+    /// PoseNet's backbone, `[B, C, D/8, D/8]`.
+    pub pose: Tensor,
+    /// Early feature and joints, `[B, 64, D, D]`.
+    pub pose2feat: Tensor,
+    /// MeshNet's backbone, `[B, C, D/8, D/8]`.
+    pub mesh: Tensor,
+}
+
+/// The network.
+pub struct I2l {
+    sizes: NetSizes,
+    shape: I2lShape,
+    stem: Stem,
+    pose_backbone: Stages,
+    pose_net: LixelHead,
+    pose2feat: Pose2Feat,
+    mesh_backbone: Stages,
+    mesh_net: LixelHead,
+    param_regressor: Option<ParamRegressor>,
+}
+
+impl I2l {
+    /// Reads a checkpoint's `network`, without the `module.` before its names.
+    pub fn load(sizes: NetSizes, shape: I2lShape, vb: &VarBuilder) -> CandleResult<Self> {
+        let backbone = vb.pp("pose_backbone");
+        let params = shape.params.map(|ParamShape { rotations, shape: coefficients }| {
+            ParamRegressor::load(shape.joints, rotations, coefficients, &vb.pp("param_regressor"))
+        });
+        Ok(Self {
+            sizes,
+            shape,
+            stem: Stem::load(BN_EPS, &backbone)?,
+            pose_backbone: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
+            pose_net: LixelHead::load(&sizes, shape.joints, &vb.pp("pose_net"))?,
+            pose2feat: Pose2Feat::load(shape.joints, sizes.heatmap(), &vb.pp("pose2feat"))?,
+            mesh_backbone: Stages::load(sizes.depth(), BN_EPS, &vb.pp("mesh_backbone"))?,
+            mesh_net: LixelHead::load(&sizes, shape.vertices, &vb.pp("mesh_net"))?,
+            param_regressor: params.transpose()?,
+        })
+    }
+
+    /// Sizes of the patch and of the heatmaps.
+    pub fn sizes(&self) -> &NetSizes {
+        &self.sizes
+    }
+
+    /// Joints, vertices, and what the second stage has.
+    pub fn shape(&self) -> &I2lShape {
+        &self.shape
+    }
+
+    /// Patches `[B, 3, H, W]`, RGB in `0..=255`.
+    pub fn forward(&self, patches: &Tensor) -> Result<I2lOutput> {
+        self.forward_watched(patches, &mut |_| Ok(()))
+    }
+
+    /// As [`Self::forward`], telling when each stage is done.
+    pub fn forward_watched(&self, patches: &Tensor, lap: &mut Lap<'_>) -> Result<I2lOutput> {
+        self.sizes.check_patches(patches)?;
+        let early = self.stem.forward(&to_unit_range(patches)?)?;
+        let pose = self.pose_backbone.forward(&early)?;
+        lap("pose backbone")?;
+        let joints = self.pose_net.forward(&pose)?;
+        lap("pose net")?;
+        let pose2feat = self.pose2feat.forward(&early, &joints.coords)?;
+        lap("pose2feat")?;
+        let mesh = self.mesh_backbone.forward(&pose2feat)?;
+        lap("mesh backbone")?;
+        let vertices = self.mesh_net.forward(&mesh)?;
+        lap("mesh net")?;
+        Ok(I2lOutput { joints, vertices, features: I2lFeatures { early, pose, pose2feat, mesh } })
+    }
+
+    /// Pose and shape of each person from the mesh, through the body's joint regressor `[J, V]`. `None` where the
+    /// snapshot has no second stage.
+    pub fn params(&self, vertices: &Lixels, joint_regressor: &Tensor) -> Result<Option<Vec<BodyParams>>> {
+        let Some(regressor) = &self.param_regressor else { return Ok(None) };
+        let joints = joints_from_mesh(joint_regressor, &vertices.coords)?;
+        let found = joints.dim(1)?;
+        if found != self.shape.joints {
+            bail!("the joint regressor gives {found} joints and the parameter stage reads {}", self.shape.joints);
+        }
+        Ok(Some(regressor.forward(&joints)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_tells_its_joints_and_vertices() {
+        let shapes = |with_params: bool| {
+            move |name: &str| match name {
+                "pose_net.conv_x.0.weight" => Some(vec![29, 256, 1]),
+                "mesh_net.conv_x.0.weight" => Some(vec![6890, 256, 1]),
+                "param_regressor.fc_pose.0.weight" if with_params => Some(vec![144, 512]),
+                "param_regressor.fc_shape.0.weight" if with_params => Some(vec![10, 512]),
+                _ => None,
+            }
+        };
+        let params = Some(ParamShape { rotations: 24, shape: 10 });
+        assert_eq!(I2lShape::from_shapes(shapes(true)).unwrap(), I2lShape { joints: 29, vertices: 6890, params });
+        assert_eq!(I2lShape::from_shapes(shapes(false)).unwrap().params, None);
+        assert!(I2lShape::from_shapes(|_| None).unwrap_err().to_string().contains("pose_net.conv_x.0.weight"));
+    }
+}

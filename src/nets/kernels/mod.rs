@@ -1,0 +1,28 @@
+//! Convolutions for the CPU, f32: weights packed once, bias, residual and ReLU fused, activations in blocks of 16
+//! channels, vector instructions chosen when the program runs, all threads. Knows no tensors: slices in, maps out.
+//! The plain candle operations remain the reference that the tests compare with.
+
+// Functions are compiled for an instruction set by being inlined into one that asks for it.
+#![allow(clippy::inline_always)]
+
+mod conv;
+mod gather;
+mod map;
+mod minimal;
+mod peak;
+mod pointwise;
+mod pool;
+mod simd;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod winograd;
+
+pub use conv::{Finish, PackedConv, PackedDeconv};
+pub use gather::{PixelGroups, gather};
+pub use map::Map;
+pub use peak::peak_gflops;
+pub use pointwise::pointwise;
+pub use pool::max_pool;
+pub use simd::{Isa, LANES};
+pub use winograd::{Winograd, WinogradDeconv};

@@ -1,0 +1,123 @@
+//! I2L-MeshNet's second stage: joints in lixels become the pose and shape of a body model (`param_regressor`).
+
+use anyhow::{Result, bail};
+use candle_core::{Device, Module, Result as CandleResult, Tensor};
+use candle_nn::{Linear, VarBuilder};
+use glam::{DMat3, DQuat, DVec3, Vec3};
+
+use super::layers::{BN_EPS, FoldedNorm};
+use crate::result::BodyParams;
+
+/// Numbers for each rotation: two columns of its matrix, interleaved.
+pub(super) const ROTATION_NUMBERS: usize = 6;
+
+/// Two hidden layers (1024, 512), then pose and shape.
+pub struct ParamRegressor {
+    hidden: [Linear; 2],
+    pose: Linear,
+    shape: Linear,
+}
+
+impl ParamRegressor {
+    /// Reads `fc.0`, `fc.1`, `fc.3`, `fc.4`, `fc_pose.0` and `fc_shape.0` of `vb`.
+    pub fn load(joints: usize, rotations: usize, shape: usize, vb: &VarBuilder) -> CandleResult<Self> {
+        let hidden = |input, output, at: usize| -> CandleResult<Linear> {
+            let (linear, norm) = (vb.pp("fc").pp(at), vb.pp("fc").pp(at + 1));
+            let FoldedNorm { scale, shift } = FoldedNorm::load(output, BN_EPS, &norm)?;
+            let weight = linear.get((output, input), "weight")?.broadcast_mul(&scale.reshape((output, 1))?)?;
+            let bias = ((linear.get(output, "bias")? * scale)? + shift)?;
+            Ok(Linear::new(weight, Some(bias)))
+        };
+        let hidden = [hidden(joints * 3, 1024, 0)?, hidden(1024, 512, 3)?];
+        let pose = candle_nn::linear(512, rotations * ROTATION_NUMBERS, vb.pp("fc_pose.0"))?;
+        let shape = candle_nn::linear(512, shape, vb.pp("fc_shape.0"))?;
+        Ok(Self { hidden, pose, shape })
+    }
+
+    /// Joints in lixels `[B, J, 3]` to the parameters of each person. The release feeds the lixels as they are,
+    /// neither centred nor scaled.
+    pub fn forward(&self, joints: &Tensor) -> Result<Vec<BodyParams>> {
+        let [a, b] = &self.hidden;
+        let feature = b.forward(&a.forward(&joints.flatten_from(1)?)?.relu()?)?.relu()?;
+        let fetch = |tensor: Tensor| tensor.to_device(&Device::Cpu)?.to_vec2::<f32>();
+        let poses = fetch(self.pose.forward(&feature)?)?;
+        let shapes = fetch(self.shape.forward(&feature)?)?;
+        let params = poses.iter().zip(shapes).map(|(pose, shape)| {
+            let rotations = pose.as_chunks::<ROTATION_NUMBERS>().0;
+            BodyParams { pose_rad: rotations.iter().map(axis_angle_from_6d).collect(), shape }
+        });
+        Ok(params.collect())
+    }
+}
+
+/// The joints that a mesh carries, `regressor [J, V]` times `vertices [B, V, 3] -> [B, J, 3]`, in the vertices' unit.
+pub fn joints_from_mesh(regressor: &Tensor, vertices: &Tensor) -> Result<Tensor> {
+    let (batch, count, _) = vertices.dims3()?;
+    let (joints, expected) = regressor.dims2()?;
+    if count != expected {
+        bail!("the joint regressor is for a mesh of {expected} vertices and the network's mesh has {count}");
+    }
+    // [V, B 3] in one product.
+    let columns = vertices.permute((1, 0, 2))?.contiguous()?.reshape((count, batch * 3))?;
+    Ok(regressor.matmul(&columns)?.reshape((joints, batch, 3))?.transpose(0, 1)?.contiguous()?)
+}
+
+/// A joint regressor as a matrix `[J, V]`, from its (vertex, weight) pairs.
+pub fn regressor_matrix(rows: &[Vec<(u32, f32)>], vertices: usize, device: &Device) -> Result<Tensor> {
+    let mut matrix = vec![0.0_f32; rows.len() * vertices];
+    for (joint, row) in rows.iter().enumerate() {
+        for &(vertex, weight) in row {
+            let Some(cell) = matrix[joint * vertices..][..vertices].get_mut(vertex as usize) else {
+                bail!("the joint regressor names vertex {vertex} of a mesh of {vertices} vertices");
+            };
+            *cell += weight;
+        }
+    }
+    Ok(Tensor::from_vec(matrix, (rows.len(), vertices), device)?)
+}
+
+/// Zhou et al.'s continuous 6D rotation to axis times angle, radians, angle in `[0, pi]`. The six numbers are a 3 x 2
+/// matrix by rows; Gram-Schmidt makes its columns the first two of the rotation.
+fn axis_angle_from_6d(v: &[f32; ROTATION_NUMBERS]) -> Vec3 {
+    let v = v.map(f64::from);
+    let (a1, a2) = (DVec3::new(v[0], v[2], v[4]), DVec3::new(v[1], v[3], v[5]));
+    let b1 = a1.normalize_or(DVec3::X);
+    let b2 = (a2 - b1 * b1.dot(a2)).normalize_or(b1.any_orthonormal_vector());
+    let rotation = DQuat::from_mat3(&DMat3::from_cols(b1, b2, b1.cross(b2)));
+    // Of the two quaternions of a rotation, the one with the smaller angle.
+    let rotation = if rotation.w < 0.0 { -rotation } else { rotation };
+    let axis = rotation.xyz();
+    let sine = axis.length();
+    let angle = 2.0 * sine.atan2(rotation.w);
+    // For small angles, angle / sine tends to 2.
+    (axis * if sine > 1e-12 { angle / sine } else { 2.0 }).as_vec3()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_numbers_become_the_rotation_they_span() {
+        // The identity, scaled: Gram-Schmidt takes lengths and the skew away.
+        assert!(axis_angle_from_6d(&[3.0, 0.5, 0.0, 2.0, 0.0, 0.0]).length() < 1e-7);
+        for axis_angle in [Vec3::new(0.3, -0.2, 0.9), Vec3::new(0.0, 3.1, 0.0), Vec3::new(1e-5, 0.0, 0.0)] {
+            let m = glam::Mat3::from_quat(glam::Quat::from_scaled_axis(axis_angle));
+            let (c1, c2) = (m.x_axis, m.y_axis);
+            let back = axis_angle_from_6d(&[c1.x, c2.x, c1.y, c2.y, c1.z, c2.z]);
+            assert!((back - axis_angle).length() < 1e-5, "{back} {axis_angle}");
+        }
+        assert!(axis_angle_from_6d(&[0.0; 6]).is_finite());
+    }
+
+    #[test]
+    fn a_regressor_of_single_vertices_picks_them() {
+        let device = Device::Cpu;
+        let vertices = Tensor::arange(0.0_f32, 24.0, &device).unwrap().reshape((2, 4, 3)).unwrap();
+        let regressor = regressor_matrix(&[vec![(3, 1.0)], vec![(0, 0.5), (1, 0.5)]], 4, &device).unwrap();
+        let joints = joints_from_mesh(&regressor, &vertices).unwrap().to_vec3::<f32>().unwrap();
+        assert_eq!(joints, [[[9.0, 10.0, 11.0], [1.5, 2.5, 3.5]], [[21.0, 22.0, 23.0], [13.5, 14.5, 15.5]]]);
+        assert!(regressor_matrix(&[vec![(4, 1.0)]], 4, &device).is_err());
+        assert!(joints_from_mesh(&regressor, &vertices.narrow(1, 0, 3).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! I2L-MeshNet's `pose2feat`: a 3x3 convolution over the early feature and the joints' 3D Gaussians, whose depth
+//! slices are channels.
+//!
+//! The Gaussians are separable, so they are never built. With W the weights of one joint's channels,
+//!
+//! ```text
+//! out[o, y, x] = sum_j sum_dx ( sum_dy ( sum_z W[o, j, z, dy, dx] gz[j, z] ) gy[j, y + dy] ) gx[j, x + dx]
+//! ```
+//!
+//! which is three matrix products, innermost first: 25 million multiply-adds for 29 joints of 64 bins instead of
+//! 4,300 million, and nothing of the 31 MB volume. The test compares with the plain convolution.
+
+use std::collections::HashMap;
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, FoldedNorm};
+use crate::lixel::gaussian::{SIGMA, gaussian};
+
+/// Channels of the early feature, and of what comes out.
+const CHANNELS: usize = 64;
+/// Side of the kernel.
+const KERNEL: usize = 3;
+
+/// `pose2feat.conv`: convolution, batch norm, ReLU.
+pub struct Pose2Feat {
+    early: Conv2d,
+    joints: Tensor, // [J, D (z), 64 (o) * 3 (dx) * 3 (dy)], batch norm folded in
+    bins: usize,
+}
+
+impl Pose2Feat {
+    /// Reads `conv.0` and `conv.1` of `vb`.
+    pub fn load(joints: usize, bins: usize, vb: &VarBuilder) -> Result<Self> {
+        let norm = FoldedNorm::load(CHANNELS, BN_EPS, &vb.pp("conv.1"))?;
+        let conv = vb.pp("conv.0");
+        let weight = conv.get((CHANNELS, CHANNELS + joints * bins, KERNEL, KERNEL), "weight")?;
+        let gaussians = weight
+            .narrow(1, CHANNELS, joints * bins)?
+            .broadcast_mul(&norm.scale.reshape((CHANNELS, 1, 1, 1))?)?
+            .reshape((CHANNELS, joints, bins, KERNEL, KERNEL))? // [o, j, z, dy, dx]
+            .permute((1, 2, 0, 4, 3))? // [j, z, o, dx, dy]
+            .reshape((joints, bins, CHANNELS * KERNEL * KERNEL))?
+            .contiguous()?;
+        // The early feature's channels are an ordinary convolution.
+        let early = HashMap::from([
+            ("weight".to_owned(), weight.narrow(1, 0, CHANNELS)?.contiguous()?),
+            ("bias".to_owned(), conv.get(CHANNELS, "bias")?),
+        ]);
+        let early = VarBuilder::from_tensors(early, vb.dtype(), vb.device());
+        let shape = ConvShape::same(CHANNELS, CHANNELS, KERNEL);
+        let early = Conv2d::load(shape, true, Some(norm), Activation::Relu, &early)?;
+        Ok(Self { early, joints: gaussians, bins })
+    }
+
+    /// `early [B, 64, D, D], coords [B, J, 3] -> [B, 64, D, D]`; the coordinates are in lixels. No gradient flows
+    /// into them.
+    pub fn forward(&self, early: &Tensor, coords: &Tensor) -> Result<Tensor> {
+        self.early.forward_add(early, &self.convolved_gaussians(&coords.detach())?)
+    }
+
+    /// The joints' share of the convolution: `[B, J, 3] -> [B, 64, D, D]`.
+    fn convolved_gaussians(&self, coords: &Tensor) -> Result<Tensor> {
+        let (batch, joints, _) = coords.dims3()?;
+        let bins = self.bins;
+        let factors = gaussian(coords, bins, SIGMA)?; // [B, J, 3, D]
+        let axis = |i: usize| factors.narrow(2, i, 1)?.squeeze(2); // [B, J, D]
+
+        // Over z, a product for each joint: [J, B, D] x [J, D, o dx dy] -> [J, B, o dx dy]
+        let over_z = axis(2)?.transpose(0, 1)?.contiguous()?.matmul(&self.joints)?;
+        let over_z = over_z.transpose(0, 1)?.reshape((batch, joints, CHANNELS * KERNEL, KERNEL))?;
+
+        // Over y: [B, J, (o dx), dy] x [B, J, dy, y] -> [B, J, (o dx), y]
+        let over_y = over_z.contiguous()?.matmul(&shifted(&axis(1)?)?)?;
+        let over_y = over_y
+            .reshape((batch, joints, CHANNELS, KERNEL, bins))?
+            .permute((0, 2, 4, 1, 3))? // [B, o, y, J, dx]
+            .contiguous()?
+            .reshape((batch, CHANNELS * bins, joints * KERNEL))?;
+
+        // Over x and the joints: [B, (o y), (J dx)] x [B, (J dx), x] -> [B, (o y), x]
+        let gaussians_x = shifted(&axis(0)?)?.reshape((batch, joints * KERNEL, bins))?;
+        over_y.matmul(&gaussians_x)?.reshape((batch, CHANNELS, bins, bins))
+    }
+}
+
+/// What each tap of a 3-wide kernel with zero padding meets: `[B, J, D] -> [B, J, 3, D]`, `[.., d, i] = g[i + d - 1]`.
+fn shifted(factors: &Tensor) -> Result<Tensor> {
+    let bins = factors.dim(2)?;
+    let padded = factors.pad_with_zeros(2, 1, 1)?;
+    let taps: Vec<Tensor> = (0..KERNEL).map(|d| padded.narrow(2, d, bins)).collect::<Result<_>>()?;
+    Tensor::stack(&taps, 2)?.contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lixel::gaussian::gaussian_volume;
+    use candle_core::{DType, Device};
+
+    /// The plain twin: builds the volume and convolves over all channels.
+    fn plain(weights: &HashMap<String, Tensor>, early: &Tensor, coords: &Tensor, bins: usize) -> Result<Tensor> {
+        let (batch, joints, _) = coords.dims3()?;
+        let volume = gaussian_volume(coords, bins, SIGMA)?.reshape((batch, joints * bins, bins, bins))?;
+        let vb = VarBuilder::from_tensors(weights.clone(), DType::F32, &Device::Cpu);
+        let norm = FoldedNorm::load(CHANNELS, BN_EPS, &vb.pp("conv.1"))?;
+        let shape = ConvShape::same(CHANNELS + joints * bins, CHANNELS, KERNEL);
+        let conv = Conv2d::load(shape, true, Some(norm), Activation::Relu, &vb.pp("conv.0"))?;
+        conv.forward(&Tensor::cat(&[early, &volume], 1)?)
+    }
+
+    #[test]
+    fn three_matrix_products_are_the_plain_convolution() {
+        let (batch, joints, bins) = (2, 3, 8);
+        let device = Device::Cpu;
+        let random = |shape: &[usize]| Tensor::rand(-1.0_f32, 1.0, shape, &device).unwrap();
+        let positive = |shape: &[usize]| Tensor::rand(0.5_f32, 1.5, shape, &device).unwrap();
+        let weights = HashMap::from(
+            [
+                ("conv.0.weight", random(&[CHANNELS, CHANNELS + joints * bins, KERNEL, KERNEL])),
+                ("conv.0.bias", random(&[CHANNELS])),
+                ("conv.1.weight", positive(&[CHANNELS])),
+                ("conv.1.bias", random(&[CHANNELS])),
+                ("conv.1.running_mean", random(&[CHANNELS])),
+                ("conv.1.running_var", positive(&[CHANNELS])),
+            ]
+            .map(|(name, tensor)| (name.to_owned(), tensor)),
+        );
+        let early = random(&[batch, CHANNELS, bins, bins]);
+        // Some joints at the very edge, where the padding cuts the Gaussian, and beyond it.
+        let coords = Tensor::rand(-1.0_f32, bins as f32, (batch, joints, 3), &device).unwrap();
+        let vb = VarBuilder::from_tensors(weights.clone(), DType::F32, &device);
+        let fast = Pose2Feat::load(joints, bins, &vb).unwrap().forward(&early, &coords).unwrap();
+        let plain = plain(&weights, &early, &coords, bins).unwrap();
+        let deviation = (fast - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let largest = plain.max_all().unwrap().to_scalar::<f32>().unwrap();
+        // Sums of some 800 terms of magnitude up to 1, in another order.
+        assert!(deviation < 1e-4 * largest, "{deviation} of {largest}");
+    }
+}

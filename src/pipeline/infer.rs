@@ -1,0 +1,442 @@
+//! The networks behind the traits of [`stages`](super::stages): the one place of the pipeline that knows tensors,
+//! devices and checkpoints.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{Device, Tensor};
+use image::RgbImage;
+
+use super::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
+use crate::body::{BodyModel, SnapshotBody, Topology};
+use crate::crop::Crop;
+use crate::detect::{Detector, MaskRcnnDetector};
+use crate::lixel::{self, Lixels};
+use crate::models::{self, DepthUnit};
+use crate::nets::NetSizes;
+use crate::nets::i2l::{self, I2l, I2lShape};
+use crate::nets::input::patches_tensor;
+use crate::nets::maskrcnn::{self, MaskRcnn};
+use crate::nets::param::regressor_matrix;
+use crate::nets::posenet3d::{self, JointSet, PoseNet3d};
+use crate::nets::rootnet::RootNet;
+use crate::nets::weights::{self, LoadOptions, WeightFile};
+use crate::result::{EstimatorKind, Heatmaps, Landmark, Skeleton};
+use crate::root_depth;
+use crate::settings::{Backend, BoxSource, Settings};
+use crate::space::Intrinsics;
+
+/// Which networks are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that the settings need.
+    All,
+    /// The detector alone.
+    Detector,
+    /// RootNet and the estimator, after the setting changed.
+    Estimator,
+}
+
+/// The place of a network in the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Whoever loads.
+    Loader,
+    /// Finds people.
+    Detector,
+    /// Finds distances.
+    Root,
+    /// Finds lixels.
+    Estimator,
+}
+
+/// One thing that was loaded, or was not.
+pub enum Part {
+    /// The device, in words.
+    Backend(String),
+    /// Finds people.
+    Detector(Box<dyn Detector>),
+    /// Finds distances, for people or for hands.
+    Root(EstimatorKind, Box<dyn RootEstimator>),
+    /// Finds lixels.
+    Estimator {
+        /// For which setting.
+        kind: EstimatorKind,
+        /// The network.
+        estimator: Box<dyn LixelEstimator>,
+        /// The model that the parameters of the second stage pose, where its file is there.
+        body: Option<Arc<BodyModel>>,
+    },
+    /// A network that cannot be had: why, and what to do.
+    Missing(Role, String),
+}
+
+/// What the loader tells.
+pub enum Progress {
+    /// It reads something; `done` goes from 0 to 1.
+    Reading {
+        /// What it reads.
+        what: String,
+        /// The part that is read.
+        done: f32,
+    },
+    /// A part is there, or will not be.
+    Loaded(Part),
+}
+
+/// The device that a setting asks for, and its name in words.
+pub fn device(backend: Backend) -> Result<(Device, String)> {
+    let cpu = || {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        (Device::Cpu, format!("cpu ({threads} threads)"))
+    };
+    let gpu = |name: &str, made: candle_core::Result<Device>| Ok::<_, candle_core::Error>((made?, format!("{name} 0")));
+    match backend {
+        Backend::Cpu => Ok(cpu()),
+        Backend::Cuda => {
+            ensure!(cfg!(feature = "cuda"), "this build has no CUDA: build it with `--features cudnn`");
+            gpu("cuda", Device::new_cuda(0)).context("no CUDA device can be used")
+        }
+        Backend::Metal => {
+            ensure!(cfg!(feature = "metal"), "this build has no Metal: build it with `--features metal`");
+            gpu("metal", Device::new_metal(0)).context("no Metal device can be used")
+        }
+        Backend::Auto => {
+            for choice in [Backend::Cuda, Backend::Metal] {
+                let built = if choice == Backend::Cuda { cfg!(feature = "cuda") } else { cfg!(feature = "metal") };
+                if built {
+                    match device(choice) {
+                        Ok(found) => return Ok(found),
+                        Err(error) => log::warn!("{error:#}; the networks run on the processor"),
+                    }
+                }
+            }
+            Ok(cpu())
+        }
+    }
+}
+
+/// Loads what is wanted, handing over each part as soon as it is there. What cannot be had is told too.
+pub fn load(settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress) + Send)) {
+    let (device, name) = match device(settings.backend) {
+        Ok(found) => found,
+        Err(error) => return tell(Progress::Loaded(Part::Missing(Role::Loader, format!("{error:#}")))),
+    };
+    tell(Progress::Loaded(Part::Backend(name)));
+    let mut loader = Loader { models: &settings.models, detector_side: settings.detector_side, device, tell };
+    let detector = match wanted {
+        Wanted::All => settings.boxes == BoxSource::Detector,
+        Wanted::Detector => true,
+        Wanted::Estimator => false,
+    };
+    if detector {
+        loader.part(Role::Detector, Loader::detector);
+    }
+    if wanted != Wanted::Detector {
+        let kind = settings.estimator;
+        loader.part(Role::Root, |loader| loader.root(kind));
+        loader.part(Role::Estimator, |loader| match kind {
+            EstimatorKind::Body | EstimatorKind::Hand => loader.mesh(kind),
+            EstimatorKind::Skeleton => loader.skeleton(),
+        });
+    }
+}
+
+/// Shorter side of the detector's frames on the processor: a quarter of the time of torchvision's 800.
+const CPU_DETECTOR_SIDE: u32 = 400;
+
+struct Loader<'a> {
+    models: &'a Path,
+    detector_side: Option<u32>,
+    device: Device,
+    tell: &'a mut (dyn FnMut(Progress) + Send),
+}
+
+impl Loader<'_> {
+    fn part(&mut self, role: Role, load: impl FnOnce(&mut Self) -> Result<Part>) {
+        let part = load(self).unwrap_or_else(|error| {
+            let consequence = match role {
+                Role::Root => " Until then distances are guessed from the size of the box.",
+                Role::Detector => " Until then draw a box around each person, or take the whole frame.",
+                Role::Estimator | Role::Loader => "",
+            };
+            let text = format!("{error:#}");
+            Part::Missing(role, format!("{}.{consequence}", text.trim_end_matches('.')))
+        });
+        (self.tell)(Progress::Loaded(part));
+    }
+
+    /// Builds a network from the checkpoint of a role, telling the progress.
+    fn network<T>(
+        &mut self,
+        file: &WeightFile,
+        role: models::Role,
+        fallback_name: fn(&str) -> Option<String>,
+        build: impl FnOnce(candle_nn::VarBuilder<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let (what, tell, mut told) = (role.what(), &mut *self.tell, -1);
+        // Told by whole percents: the window draws at every one.
+        let progress = |done: u64, total: u64| {
+            let percent = (done * 100 / total.max(1)) as i64;
+            if percent != told {
+                told = percent;
+                tell(Progress::Reading { what: what.into(), done: percent as f32 / 100.0 });
+            }
+        };
+        let options = LoadOptions { fallback_name, progress: Box::new(progress), ..LoadOptions::new(&self.device) };
+        let (network, report) = weights::load(file, options, build)?;
+        let unused: Vec<_> =
+            report.unused.iter().filter(|name| !i2l::UNREAD.iter().any(|start| name.starts_with(start))).collect();
+        if !unused.is_empty() {
+            log::warn!("{}: these tensors are not used: {unused:?}", file.path().display());
+        }
+        Ok(network)
+    }
+
+    fn open(&mut self, role: models::Role) -> Result<(WeightFile, models::NetConfig)> {
+        let path = models::require(self.models, role)?;
+        (self.tell)(Progress::Reading { what: role.what().into(), done: 0.0 });
+        let config = models::NetConfig::beside(&path, role)?;
+        Ok((WeightFile::open(path)?, config))
+    }
+
+    fn detector(&mut self) -> Result<Part> {
+        let role = models::Role::Detector;
+        let (file, config) = self.open(role)?;
+        let mut config = maskrcnn::Config { layers: config.resnet, ..maskrcnn::Config::default() };
+        let side = self.detector_side.or(self.device.is_cpu().then_some(CPU_DETECTOR_SIDE));
+        if let Some(side) = side.map(|side| side as usize).filter(|&side| side != config.shorter_side) {
+            // Smaller frames show fewer regions worth a look.
+            let proposals = config.proposals * side / config.shorter_side;
+            config.proposals = proposals.clamp(100, config.proposals);
+            config.longest_side = config.longest_side * side / config.shorter_side;
+            config.shorter_side = side;
+        }
+        let net = self.network(&file, role, weights::old_fpn_name, |vb| MaskRcnn::load(config, &vb))?;
+        Ok(Part::Detector(Box::new(MaskRcnnDetector::new(net))))
+    }
+
+    fn root(&mut self, kind: EstimatorKind) -> Result<Part> {
+        let role = if kind == EstimatorKind::Hand { models::Role::RootNetHand } else { models::Role::RootNet };
+        let (file, config) = self.open(role)?;
+        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
+        let net = self.network(&file, role, |_| None, |vb| Ok(RootNet::load(sizes, &vb)?))?;
+        let metres = match config.depth_unit {
+            DepthUnit::Millimetres => 1e-3,
+            DepthUnit::Metres => 1.0,
+        };
+        let real_box_m = config.real_box.map(|side| (side * metres) as f32);
+        Ok(Part::Root(kind, Box::new(RootStage { net, real_box_m, device: self.device.clone() })))
+    }
+
+    fn mesh(&mut self, kind: EstimatorKind) -> Result<Part> {
+        let (role, body_role) = match kind {
+            EstimatorKind::Hand => (models::Role::I2lHand, models::Role::ManoRight),
+            _ => (models::Role::I2lBody, models::Role::SmplNeutral),
+        };
+        let (file, config) = self.open(role)?;
+        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
+        let shape = I2lShape::from_shapes(|name| file.shape(name).map(<[usize]>::to_vec))
+            .with_context(|| file.path().display().to_string())?;
+        let (topology, body) = self.body(&file, body_role)?;
+        ensure!(
+            topology.vertex_count == shape.vertices,
+            "{} is for a mesh of {} vertices, but the body model has {}",
+            file.path().display(),
+            shape.vertices,
+            topology.vertex_count
+        );
+        let net = self.network(&file, role, |_| None, |vb| Ok(I2l::load(sizes, shape, &vb)?))?;
+        let regressor = if shape.params.is_some() && topology.skeleton.names.len() == shape.joints {
+            Some(regressor_matrix(&topology.joint_regressor, shape.vertices, &self.device)?)
+        } else {
+            None
+        };
+        let estimator = MeshStage { net, topology, regressor, device: self.device.clone() };
+        Ok(Part::Estimator { kind, estimator: Box::new(estimator), body })
+    }
+
+    /// The faces and the joint regressor of a mesh: from the body model's own file, else from the snapshot.
+    fn body(&mut self, file: &WeightFile, role: models::Role) -> Result<(Arc<Topology>, Option<Arc<BodyModel>>)> {
+        if let Some(path) = models::find(self.models, role) {
+            let body = BodyModel::open(&path)?;
+            return Ok((Arc::clone(body.topology()), Some(Arc::new(body))));
+        }
+        match SnapshotBody::read(file)? {
+            Some(SnapshotBody { topology, model }) => Ok((topology, model.map(Arc::new))),
+            None => {
+                let missing = models::require(self.models, role).err().map(|error| format!("; {error:#}"));
+                bail!("{} carries no faces of its mesh{}", file.path().display(), missing.unwrap_or_default())
+            }
+        }
+    }
+
+    fn skeleton(&mut self) -> Result<Part> {
+        let role = models::Role::PoseNet3d;
+        let (file, config) = self.open(role)?;
+        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
+        let joints = posenet3d::joint_count(&sizes, |name| file.shape(name).map(<[usize]>::to_vec))
+            .with_context(|| file.path().display().to_string())?;
+        let set = JointSet::of_count(joints)?;
+        let net = self.network(&file, role, |_| None, |vb| Ok(PoseNet3d::load(sizes, joints, &vb)?))?;
+        let skeleton = Arc::new(set.skeleton());
+        let estimator = Box::new(SkeletonStage { net, set, skeleton, device: self.device.clone() });
+        Ok(Part::Estimator { kind: EstimatorKind::Skeleton, estimator, body: None })
+    }
+}
+
+/// People that go through a network at once: more need more memory than they save time.
+const MAX_BATCH: usize = 8;
+
+/// Runs `one` on batches of at most [`MAX_BATCH`] patches.
+fn in_batches<T>(
+    patches: &[RgbImage],
+    device: &Device,
+    mut one: impl FnMut(&Tensor) -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let mut all = Vec::with_capacity(patches.len());
+    for batch in patches.chunks(MAX_BATCH) {
+        all.extend(one(&patches_tensor(batch, device)?)?);
+    }
+    Ok(all)
+}
+
+struct RootStage {
+    net: RootNet,
+    /// Width and height of the box around a person in the world.
+    real_box_m: [f32; 2],
+    device: Device,
+}
+
+impl RootEstimator for RootStage {
+    fn input_size(&self) -> u32 {
+        self.net.sizes().input() as u32
+    }
+
+    fn estimate(&mut self, patches: &[RgbImage], crops: &[Crop], camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
+        let roots = in_batches(patches, &self.device, |batch| Ok(self.net.forward(batch)?.roots()?))?;
+        let px_per_bin = self.net.sizes().input() as f32 / self.net.sizes().heatmap() as f32;
+        let place = |(root, crop): (&crate::nets::rootnet::Root, &Crop)| RootInCrop {
+            crop_px: root.lixel * px_per_bin,
+            depth_m: root.gamma * root_depth::k_m(camera, &crop.rect, self.real_box_m),
+        };
+        Ok(roots.iter().zip(crops).map(place).collect())
+    }
+}
+
+struct MeshStage {
+    net: I2l,
+    topology: Arc<Topology>,
+    /// `[J, V]`, for the parameter stage.
+    regressor: Option<Tensor>,
+    device: Device,
+}
+
+impl LixelEstimator for MeshStage {
+    fn input_size(&self) -> u32 {
+        self.net.sizes().input() as u32
+    }
+
+    fn bins(&self) -> usize {
+        self.net.sizes().heatmap()
+    }
+
+    fn skeleton(&self) -> Arc<Skeleton> {
+        Arc::new(self.topology.skeleton.clone())
+    }
+
+    fn topology(&self) -> Option<Arc<Topology>> {
+        Some(Arc::clone(&self.topology))
+    }
+
+    fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        in_batches(patches, &self.device, |batch| {
+            let output = self.net.forward(batch)?;
+            let vertices = lixel::points(&output.vertices.coords)?;
+            let vertex_spread = lixel::points(&output.vertices.spread)?;
+            let joint_spread = lixel::points(&output.joints.spread)?;
+            let mut params = match &self.regressor {
+                Some(regressor) => self.net.params(&output.vertices, regressor)?.unwrap_or_default().into_iter(),
+                None => Vec::new().into_iter(),
+            };
+            let mut estimates = Vec::with_capacity(vertices.len());
+            for (at, (vertices_lixel, vertex_spread_lixel)) in vertices.into_iter().zip(vertex_spread).enumerate() {
+                let joints_lixel = self.topology.joints(&vertices_lixel).context("the mesh has no joints")?;
+                // A skeleton of another size than the network's joints has no heatmaps of its own.
+                let joint_spread_lixel =
+                    if joint_spread[at].len() == joints_lixel.len() { joint_spread[at].clone() } else { Vec::new() };
+                estimates.push(LixelEstimate {
+                    joints_lixel,
+                    joint_spread_lixel,
+                    vertices_lixel,
+                    vertex_spread_lixel,
+                    params: params.next(),
+                    heatmaps: chosen(landmarks, at, Some(&output.vertices), &output.joints)?,
+                });
+            }
+            Ok(estimates)
+        })
+    }
+}
+
+struct SkeletonStage {
+    net: PoseNet3d,
+    set: &'static JointSet,
+    skeleton: Arc<Skeleton>,
+    device: Device,
+}
+
+impl LixelEstimator for SkeletonStage {
+    fn input_size(&self) -> u32 {
+        self.net.sizes().input() as u32
+    }
+
+    fn bins(&self) -> usize {
+        self.net.sizes().heatmap()
+    }
+
+    fn skeleton(&self) -> Arc<Skeleton> {
+        Arc::clone(&self.skeleton)
+    }
+
+    fn topology(&self) -> Option<Arc<Topology>> {
+        None
+    }
+
+    fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        in_batches(patches, &self.device, |batch| {
+            let joints = self.net.forward_flip_averaged(batch, self.set)?;
+            let coords = lixel::points(&joints.coords)?;
+            let spread = lixel::points(&joints.spread)?;
+            let mut estimates = Vec::with_capacity(coords.len());
+            for (at, (joints_lixel, joint_spread_lixel)) in coords.into_iter().zip(spread).enumerate() {
+                let heatmaps = chosen(landmarks, at, None, &joints)?;
+                estimates.push(LixelEstimate {
+                    joints_lixel,
+                    joint_spread_lixel,
+                    heatmaps,
+                    ..LixelEstimate::default()
+                });
+            }
+            Ok(estimates)
+        })
+    }
+}
+
+/// The heatmaps of the wanted landmarks of one person, fetched from the device. Landmarks that the network does not
+/// have (the choice was made for another one) are left out.
+fn chosen(landmarks: &[Landmark], person: usize, vertices: Option<&Lixels>, joints: &Lixels) -> Result<Vec<Heatmaps>> {
+    let mut heatmaps = Vec::with_capacity(landmarks.len());
+    for &landmark in landmarks {
+        let (lixels, index) = match (landmark, vertices) {
+            (Landmark::Joint(index), _) => (joints, index),
+            (Landmark::Vertex(index), Some(vertices)) => (vertices, index),
+            (Landmark::Vertex(_), None) => continue,
+        };
+        if (index as usize) < lixels.count() {
+            heatmaps.extend(lixels.rows(person, &[index])?.into_iter().map(|xyz| Heatmaps { landmark, xyz }));
+        }
+    }
+    Ok(heatmaps)
+}

@@ -1,0 +1,358 @@
+//! One frame through all stages, on the caller's thread: `detect -> crop -> root_depth -> lixel -> camera_mesh`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use glam::{Vec2, Vec3};
+use image::RgbImage;
+
+use crate::body::{BodyModel, Topology};
+use crate::camera_mesh::{BODY_BOX_M, HAND_BOX_M, LixelVolume};
+use crate::capture::Frame;
+use crate::crop::Crop;
+use crate::detect::track::{TrackedPerson, Tracker, TrackerConfig};
+use crate::detect::{Detector, PersonBox};
+use crate::result::{
+    BodyParams, EstimatorKind, FrameResult, Heatmaps, Landmark, MeshSource, Person, PersonMesh, RootSource, Skeleton,
+    Stage, StageTimes,
+};
+use crate::root_depth;
+use crate::settings::{BoxSource, Settings};
+use crate::space::{Intrinsics, RectPx};
+
+/// RootNet, as the pipeline sees it.
+pub trait RootEstimator: Send {
+    /// Side of the patches that it reads.
+    fn input_size(&self) -> u32;
+
+    /// Where the root joint is in each patch and how far away, given k for each.
+    fn estimate(&mut self, patches: &[RgbImage], crops: &[Crop], intrinsics: &Intrinsics) -> Result<Vec<RootInCrop>>;
+}
+
+/// RootNet's answer for one patch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RootInCrop {
+    /// The root joint in crop pixels.
+    pub crop_px: Vec2,
+    /// Its distance along z, metres.
+    pub depth_m: f32,
+}
+
+/// I2L-MeshNet or 3D PoseNet, as the pipeline sees them.
+pub trait LixelEstimator: Send {
+    /// Side of the patches that it reads.
+    fn input_size(&self) -> u32;
+
+    /// Bins of a heatmap.
+    fn bins(&self) -> usize;
+
+    /// The joints that come out.
+    fn skeleton(&self) -> Arc<Skeleton>;
+
+    /// The faces of the mesh that comes out, if one does.
+    fn topology(&self) -> Option<Arc<Topology>>;
+
+    /// One estimate a patch, with the heatmaps of the wanted landmarks.
+    fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>>;
+}
+
+/// What a lixel network says of one patch. All coordinates in lixels.
+#[derive(Clone, Debug, Default)]
+pub struct LixelEstimate {
+    /// One a joint of the skeleton.
+    pub joints_lixel: Vec<Vec3>,
+    /// Standard deviation of each joint's three heatmaps.
+    pub joint_spread_lixel: Vec<Vec3>,
+    /// One a vertex; empty for a skeleton.
+    pub vertices_lixel: Vec<Vec3>,
+    /// Standard deviation of each vertex' three heatmaps.
+    pub vertex_spread_lixel: Vec<Vec3>,
+    /// The second stage.
+    pub params: Option<BodyParams>,
+    /// As asked.
+    pub heatmaps: Vec<Heatmaps>,
+}
+
+/// Boxes to follow from frame to frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct TrackedBox {
+    id: u32,
+    person: PersonBox,
+}
+
+/// How a frame is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// The next frame of the source: people move on.
+    Next,
+    /// The same frame again, for other landmarks or another network: people keep their boxes.
+    Again,
+}
+
+/// The stages and what they remember from frame to frame. Networks that are absent leave their stage out: without a
+/// detector there are no boxes but the user's, without an estimator no people.
+pub struct Stages {
+    /// Finds people.
+    pub detector: Option<Box<dyn Detector>>,
+    /// Finds distances. Without it they are read from the box size alone (gamma = 1).
+    pub root: Option<Box<dyn RootEstimator>>,
+    /// Finds lixels.
+    pub estimator: Option<Box<dyn LixelEstimator>>,
+    /// The model that the parameters of the second stage pose.
+    pub body: Option<Arc<BodyModel>>,
+    /// Whose heatmaps are wanted.
+    pub landmarks: Vec<Landmark>,
+    settings: Settings,
+    tracker: Tracker,
+    frames_until_detection: u32,
+    boxes: Vec<TrackedBox>,
+}
+
+impl Stages {
+    /// Stages without networks.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            detector: None,
+            root: None,
+            estimator: None,
+            body: None,
+            landmarks: Vec::new(),
+            tracker: Tracker::new(TrackerConfig::with_score_threshold(settings.score_threshold)),
+            settings,
+            frames_until_detection: 0,
+            boxes: Vec::new(),
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Other settings. The device and the folder of models matter only to whoever loads the networks.
+    pub fn set_settings(&mut self, settings: Settings) {
+        if settings.boxes != self.settings.boxes {
+            self.forget_people();
+        }
+        self.tracker.set_config(TrackerConfig::with_score_threshold(settings.score_threshold));
+        self.settings = settings;
+    }
+
+    /// Starts over, as for another source: nobody is tracked, the next frame is searched.
+    pub fn forget_people(&mut self) {
+        self.tracker.clear();
+        self.boxes.clear();
+        self.frames_until_detection = 0;
+    }
+
+    /// One frame through all stages.
+    pub fn process(&mut self, frame: Arc<Frame>, pass: Pass) -> Result<FrameResult> {
+        let mut timing = StageTimes::default();
+        let started = Instant::now();
+        let detector_ran = self.find_boxes(&frame, pass).context("the detector failed")?;
+        timing.add(Stage::Detect, started.elapsed());
+
+        let mut result = self.without_people(frame);
+        result.timing = timing;
+        result.detector_ran = detector_ran;
+        if self.estimator.is_some() {
+            self.estimate(&mut result)?;
+        }
+        Ok(result)
+    }
+
+    /// The frame alone, as it is shown while there is no network, or after one failed.
+    pub fn without_people(&self, frame: Arc<Frame>) -> FrameResult {
+        let (width, height) = frame.rgb.dimensions();
+        FrameResult {
+            intrinsics: self.settings.camera.intrinsics(width, height),
+            estimator: self.settings.estimator,
+            bins: 0,
+            skeleton: Arc::default(),
+            topology: None,
+            people: Vec::new(),
+            timing: StageTimes::default(),
+            detector_ran: false,
+            frames_dropped: 0,
+            frame,
+        }
+    }
+
+    /// Brings `self.boxes` to this frame. Says whether the detector ran.
+    fn find_boxes(&mut self, frame: &Frame, pass: Pass) -> Result<bool> {
+        let (width, height) = frame.rgb.dimensions();
+        let given = |id: usize, rect| TrackedBox { id: id as u32 + 1, person: PersonBox { rect, score: 1.0 } };
+        match &self.settings.boxes {
+            BoxSource::User(rects) => {
+                self.boxes = rects.iter().enumerate().map(|(i, rect)| given(i, *rect)).collect();
+                Ok(false)
+            }
+            BoxSource::WholeFrame => {
+                self.boxes = vec![given(0, RectPx::from([0.0, 0.0, width as f32, height as f32]))];
+                Ok(false)
+            }
+            BoxSource::Detector => {
+                let Some(detector) = &mut self.detector else {
+                    self.boxes.clear();
+                    return Ok(false);
+                };
+                let first = self.frames_until_detection == 0;
+                if pass == Pass::Again && !first {
+                    return Ok(false);
+                }
+                self.tracker.predict(frame.index);
+                if first {
+                    self.tracker.update_from_detections(&detector.detect(frame)?);
+                    self.frames_until_detection = self.settings.detect_every.max(1);
+                }
+                if pass == Pass::Next {
+                    self.frames_until_detection -= 1;
+                }
+                self.boxes = self
+                    .tracker
+                    .people()
+                    .into_iter()
+                    .map(|TrackedPerson { id, rect, score }| TrackedBox { id, person: PersonBox { rect, score } })
+                    .take(self.settings.max_people)
+                    .collect();
+                Ok(first)
+            }
+        }
+    }
+
+    /// Fills in the people of `result`.
+    fn estimate(&mut self, result: &mut FrameResult) -> Result<()> {
+        let Some(estimator) = &mut self.estimator else { return Ok(()) };
+        let (width, height) = result.frame.rgb.dimensions();
+        result.bins = estimator.bins();
+        result.skeleton = estimator.skeleton();
+        result.topology = estimator.topology();
+
+        // crop
+        let started = Instant::now();
+        let size = estimator.input_size();
+        let (boxes, crops): (Vec<_>, Vec<_>) = self
+            .boxes
+            .iter()
+            .filter_map(|tracked| Some((*tracked, Crop::of_tight_box(tracked.person.rect, width, height, size)?)))
+            .unzip();
+        if boxes.is_empty() {
+            return Ok(());
+        }
+        let patches: Vec<_> = crops.iter().map(|crop| crop.patch(&result.frame.rgb)).collect();
+        result.timing.add(Stage::Crop, started.elapsed());
+
+        // root depth
+        let started = Instant::now();
+        let (roots, root_source) = match &mut self.root {
+            Some(root) => {
+                let answers = if root.input_size() == size {
+                    root.estimate(&patches, &crops, &result.intrinsics)
+                } else {
+                    let crops: Vec<_> = crops.iter().map(|crop| Crop::new(crop.rect, root.input_size())).collect();
+                    let patches: Vec<_> = crops.iter().map(|crop| crop.patch(&result.frame.rgb)).collect();
+                    let scale = size as f32 / root.input_size() as f32;
+                    root.estimate(&patches, &crops, &result.intrinsics).map(|mut answers| {
+                        answers.iter_mut().for_each(|a| a.crop_px *= scale);
+                        answers
+                    })
+                };
+                (answers.context("RootNet failed")?, RootSource::RootNet)
+            }
+            None => {
+                let side_m = box_m(self.settings.estimator);
+                let centre = Vec2::splat(size as f32 * 0.5);
+                let from_size = |crop: &Crop| RootInCrop {
+                    crop_px: centre,
+                    depth_m: root_depth::k_m(&result.intrinsics, &crop.rect, [side_m; 2]),
+                };
+                (crops.iter().map(from_size).collect(), RootSource::BoxSize)
+            }
+        };
+        result.timing.add(Stage::RootDepth, started.elapsed());
+
+        // lixel
+        let started = Instant::now();
+        let estimates = estimator.estimate(&patches, &self.landmarks).context("the lixel network failed")?;
+        result.timing.add(Stage::Lixel, started.elapsed());
+
+        // camera mesh
+        let started = Instant::now();
+        for (((tracked, crop), root), estimate) in boxes.iter().zip(&crops).zip(&roots).zip(estimates) {
+            let person = self.person(tracked, crop, root, root_source, estimate, result)?;
+            result.people.push(person);
+        }
+        if self.settings.boxes == BoxSource::Detector {
+            for person in &result.people {
+                let points = person.joints_camera_m.iter().chain(person.mesh.iter().flat_map(|m| &m.vertices_camera_m));
+                let seen = RectPx::around(points.map(|p| result.intrinsics.frame_from_camera(*p)));
+                if let Some(rect) = seen.and_then(|rect| rect.clipped(width, height)) {
+                    self.tracker.update_from_pose(person.id, rect);
+                }
+            }
+        }
+        result.timing.add(Stage::CameraMesh, started.elapsed());
+        Ok(())
+    }
+
+    fn person(
+        &self,
+        tracked: &TrackedBox,
+        crop: &Crop,
+        root: &RootInCrop,
+        root_source: RootSource,
+        estimate: LixelEstimate,
+        result: &FrameResult,
+    ) -> Result<Person> {
+        let volume = LixelVolume { crop, bins: result.bins, box_m: box_m(self.settings.estimator) };
+        let to_camera = |lixels: &[Vec3]| volume.camera_from_lixels(lixels, root.depth_m, &result.intrinsics);
+        let root_camera_m =
+            result.intrinsics.camera_from_frame(crop.frame_from_crop.transform_point2(root.crop_px), root.depth_m);
+        let mut joints_camera_m = to_camera(&estimate.joints_lixel);
+        let mesh = if estimate.vertices_lixel.is_empty() {
+            None
+        } else {
+            let mut vertices_camera_m = to_camera(&estimate.vertices_lixel);
+            if let (MeshSource::Param, Some(params), Some(body)) =
+                (self.settings.mesh_source, &estimate.params, &self.body)
+            {
+                let posed = body.pose(&params.pose_rad, &params.shape, Vec3::ZERO).context("the body model failed")?;
+                // The parameters say nothing of the place: the posed model is moved to the lixels' root joint.
+                if let (Some(from), Some(to)) = (posed.joints_m.first(), joints_camera_m.first()) {
+                    let shift = *to - *from;
+                    vertices_camera_m = posed.vertices_m.iter().map(|v| *v + shift).collect();
+                    if posed.joints_m.len() == joints_camera_m.len() {
+                        joints_camera_m = posed.joints_m.iter().map(|j| *j + shift).collect();
+                    }
+                }
+            }
+            Some(PersonMesh {
+                vertices_camera_m,
+                vertices_lixel: estimate.vertices_lixel,
+                spread_lixel: estimate.vertex_spread_lixel,
+                params: estimate.params,
+            })
+        };
+        Ok(Person {
+            id: tracked.id,
+            score: tracked.person.score,
+            rect: tracked.person.rect,
+            crop: *crop,
+            root_camera_m,
+            root_source,
+            joints_camera_m,
+            joint_spread_lixel: estimate.joint_spread_lixel,
+            mesh,
+            heatmaps: estimate.heatmaps,
+        })
+    }
+}
+
+/// Side of the box around the root that the lixels cover, metres.
+fn box_m(kind: EstimatorKind) -> f32 {
+    match kind {
+        EstimatorKind::Body | EstimatorKind::Skeleton => BODY_BOX_M,
+        EstimatorKind::Hand => HAND_BOX_M,
+    }
+}

@@ -1,0 +1,7 @@
+//! Results on disk.
+//!
+//! - [`jsonl`]: one line of JSON a frame.
+//! - [`obj`]: a mesh a file.
+
+pub mod jsonl;
+pub mod obj;
