@@ -31,6 +31,17 @@ fn npz_reads_back_as_the_same_model() {
 }
 
 #[test]
+fn landmarks_that_are_no_vertices_are_refused() {
+    let mut broken = HAND.clone();
+    broken.landmarks[2] = 70_000;
+    let mut file = std::io::Cursor::new(Vec::new());
+    export::write_npz(&broken, &mut file).unwrap();
+    let error = BodyModel::from_bytes(file.get_ref()).unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("landmark_vertices") && text.contains("70000"), "{text}");
+}
+
+#[test]
 fn obj_lists_every_vertex_and_face() {
     for stand_in in [&*BODY, &*HAND] {
         let mut text = Vec::new();

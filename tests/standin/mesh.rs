@@ -111,6 +111,10 @@ fn made_twice_they_are_equal_and_soon_there() {
     assert!(fastest < 3.0, "{fastest} s");
 }
 
+/// SMPL's joint on the other side.
+const MIRRORED_JOINT: [usize; 24] =
+    [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22];
+
 #[test]
 fn the_right_side_of_the_body_mirrors_the_left() {
     let other = &BODY.mirrored_vertex;
@@ -133,8 +137,6 @@ fn the_right_side_of_the_body_mirrors_the_left() {
         assert!(faces.contains(&rotated(image)), "the face {a} {b} {c} has no image");
     }
     // The joints' weights too: left and right joints follow one another, except for those of the middle.
-    const MIRRORED_JOINT: [usize; 24] =
-        [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22];
     for (v, &m) in other.iter().enumerate() {
         let weight =
             |v: usize, joint: usize| -> f64 { BODY.influences[v].iter().filter(|i| i.0 == joint).map(|i| i.1).sum() };
