@@ -8,7 +8,7 @@
 //! The frame is SMPL's: metres, x to the person's left, y up, z forward; arms stretched out, palms down; the origin in
 //! the chest. The hand is a right one, in MANO's frame: fingers along -x, the back of the hand up, the thumb forward.
 //!
-//! Every machine makes the same mesh to the bit, since weights of networks are bound to it: see [`field`].
+//! Every machine makes the same mesh to the bit, since weights of networks are bound to it: see `field`.
 
 mod body;
 mod body_shape;
