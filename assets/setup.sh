@@ -35,7 +35,13 @@ command -v cargo >/dev/null || { echo "Rust is not here: install it from rustup.
 
 case ${1:-} in
   window) install "${packages[@]}"; shift; exec cargo run --release --locked -- "$@" ;;
-  test) install "${packages[@]}" "${test_packages[@]}"; shift; exec cargo test --release --locked "$@" ;;
+  test)
+    install "${packages[@]}" "${test_packages[@]}"
+    shift
+    # Vulkan's software driver wants a place for its sockets, and a login shell is not always there to make one.
+    export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$(mktemp -d)}
+    exec cargo test --release --locked "$@"
+    ;;
   packages) install "${packages[@]}" ;;
   *) sed -n '2,5p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

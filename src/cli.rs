@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
 use crate::app::WindowOptions;
+use crate::detect::coco;
 use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
@@ -90,6 +91,9 @@ pub struct PipelineArgs {
     /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor].
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(64..=2000))]
     pub detector_side: Option<u32>,
+    /// What the detector looks for, one of COCO's classes.
+    #[arg(long, value_name = "NAME", default_value = "person", value_parser = parse_class)]
+    pub class: u32,
     /// Score from which a person appears.
     #[arg(long, value_name = "S", default_value_t = 0.5, value_parser = parse_unit)]
     pub min_score: f32,
@@ -213,6 +217,7 @@ impl PipelineArgs {
         settings.boxes = self.box_source()?;
         settings.detect_every = self.detect_every;
         settings.detector_side = self.detector_side;
+        settings.detector_label = self.class;
         settings.score_threshold = self.min_score;
         settings.max_people = self.max_people as usize;
         settings.camera = self.camera()?;
@@ -300,6 +305,10 @@ fn parse_box(text: &str) -> Result<RectPx, String> {
     let rect = <[f32; 4]>::try_from(numbers).map_err(|_| "a box is four numbers: x,y,w,h".to_owned())?;
     let rect = RectPx::from(rect);
     if rect.is_valid() { Ok(rect) } else { Err("width and height must be positive".to_owned()) }
+}
+
+fn parse_class(text: &str) -> Result<u32, String> {
+    coco::label(text).map_err(|error| format!("{error:#}"))
 }
 
 fn parse_positive(text: &str) -> Result<f32, String> {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::PixelFormat;
+use crate::detect::coco;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::space::{Intrinsics, RectPx};
 
@@ -153,6 +154,8 @@ pub struct Settings {
     /// The shorter side that the detector resizes frames to, pixels; by default torchvision's 800 on a GPU and 400 on
     /// the processor. Its time grows with the square.
     pub detector_side: Option<u32>,
+    /// What the detector looks for: a label of [`crate::detect::coco`].
+    pub detector_label: u32,
     /// A person appears from this score on, and stays down to a weaker one.
     pub score_threshold: f32,
     /// At most this many people, best score first.
@@ -174,6 +177,7 @@ impl Settings {
             boxes: BoxSource::Detector,
             detect_every: 4,
             detector_side: None,
+            detector_label: coco::PERSON,
             score_threshold: 0.5,
             max_people: 10,
             camera: CameraSetting::Normalised,

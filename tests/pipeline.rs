@@ -346,7 +346,7 @@ fn a_source_that_fails_leaves_the_pipeline_alive_for_another() {
     let live =
         Live::start_with(settings(), Some(spec()), || {}, opens(vec![broken, good]), loads(FakeEstimator::default));
     wait_for("the failure", || match live.status().phase {
-        Phase::Failed(why) => Some(assert!(why.contains("the cable was cut"), "{why}")),
+        Phase::Failed(why) => why.contains("the cable was cut").then_some(()),
         _ => None,
     });
     live.send(Command::Restart);
@@ -355,33 +355,35 @@ fn a_source_that_fails_leaves_the_pipeline_alive_for_another() {
     wait_for("nothing to open", || matches!(live.status().phase, Phase::Failed(_)).then_some(()));
 }
 
+/// Waits before its last frame until it is let through.
+struct Gated(Script, Arc<AtomicU64>);
+impl FrameSource for Gated {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn is_live(&self) -> bool {
+        true
+    }
+    fn next(&mut self) -> Result<Next> {
+        if self.0.next.is_empty() {
+            while self.1.load(Ordering::SeqCst) == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if self.1.swap(2, Ordering::SeqCst) == 1 {
+                return Ok(Next::Frame(frame(1)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            return Ok(Next::Stalled("later".into()));
+        }
+        self.0.next()
+    }
+}
+
 #[test]
 fn a_stalled_camera_is_a_note_until_the_next_frame() {
     let (mut source, _) = script(true, 0..1);
     source.next.push_back(Ok(Next::Stalled("no frame for 1 s".into())));
     let gate = Arc::new(AtomicU64::new(0));
-    struct Gated(Script, Arc<AtomicU64>);
-    impl FrameSource for Gated {
-        fn describe(&self) -> String {
-            self.0.describe()
-        }
-        fn is_live(&self) -> bool {
-            true
-        }
-        fn next(&mut self) -> Result<Next> {
-            if self.0.next.is_empty() {
-                while self.1.load(Ordering::SeqCst) == 0 {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                if self.1.swap(2, Ordering::SeqCst) == 1 {
-                    return Ok(Next::Frame(frame(1)));
-                }
-                std::thread::sleep(Duration::from_millis(20));
-                return Ok(Next::Stalled("later".into()));
-            }
-            self.0.next()
-        }
-    }
     let gated = Mutex::new(Some(Gated(source, Arc::clone(&gate))));
     let open: Arc<OpenSource> = Arc::new(move |_: &SourceSpec| match gated.lock().unwrap().take() {
         Some(source) => Ok(Box::new(source) as Box<dyn FrameSource>),

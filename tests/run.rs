@@ -29,7 +29,7 @@ fn expect_code(output: &Output, code: i32) -> String {
 /// A picture with something in it.
 fn picture(width: u32, height: u32, shift: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
-        let stripe = ((x + shift) / 9 + y / 13) % 2 == 0;
+        let stripe = ((x + shift) / 9 + y / 13).is_multiple_of(2);
         if stripe { Rgb([200, (x % 200) as u8, 60]) } else { Rgb([30, 90, (y % 220) as u8]) }
     })
 }

@@ -25,9 +25,11 @@ const MAX_VERTICES: usize = 1 << 16;
 /// The largest distributed file (SMPL 1.1 with 300 shape components) has 250 MB.
 const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// The entries of a body model's file that are read.
-const ENTRIES: [&str; 8] =
-    ["v_template", "f", "J_regressor", "weights", "shapedirs", "posedirs", "kintree_table", "hands_mean"];
+/// The entries of a body model's file that are read. The last one is our own: vertices that are joints of meshes other
+/// than the distributed ones.
+const ENTRIES: [&str; 9] =
+    ["v_template", "f", "J_regressor", "weights", "shapedirs", "posedirs", "kintree_table", "hands_mean", LANDMARKS];
+pub(super) const LANDMARKS: &str = "landmark_vertices";
 
 /// A body model, ready to be posed.
 #[derive(Clone, Debug)]
@@ -43,6 +45,7 @@ pub struct BodyModel {
     template_m: Vec<Vec3>,
     /// Blend shapes: `[block][shape components, then pose features][BLOCK * 3]`.
     blend_shapes: Vec<f32>,
+    has_pose_shapes: bool,
     /// Pose joints in rest, and what each shape component adds: `[joint]`, `[component][joint]`.
     rest_joints_m: Vec<DVec3>,
     joint_shapes: Vec<Vec<DVec3>>,
@@ -123,7 +126,8 @@ impl BodyModel {
         Self::from_arrays(&arrays)
     }
 
-    fn from_arrays(arrays: &Arrays) -> Result<Self> {
+    /// From the entries of such a file.
+    pub(super) fn from_arrays(arrays: &Arrays) -> Result<Self> {
         let (topology, family, sources, regressor) = topology(arrays)?;
         let vertices = topology.vertex_count;
         let joints = regressor.shape[0];
@@ -135,6 +139,8 @@ impl BodyModel {
         ensure!(shapes.shape[..2] == [vertices, 3], "shapedirs has shape {:?}", shapes.shape);
         let pose_features = 9 * (joints - 1);
         let poses = array(arrays, "posedirs", [vertices, 3, pose_features])?;
+        // Bodies without pose blend shapes, as ours, need no time for them.
+        let pose_features = if poses.data.iter().all(|&v| v == 0.0) { 0 } else { pose_features };
 
         let parents = match arrays.get("kintree_table") {
             Some(table) => parents(table, joints).context("kintree_table")?,
@@ -185,14 +191,17 @@ impl BodyModel {
             skin.extend(row.iter().enumerate().filter(|(_, w)| **w != 0.0).map(|(j, &w)| (j as u16, w as f32)));
             skin_starts.push(skin.len() as u32);
         }
+        let distributed = !arrays.contains_key(LANDMARKS);
+        let posed_source = |source| if distributed { family.posed_source(source) } else { source };
         Ok(Self {
             family,
             topology: Arc::new(topology),
-            posed_joints: sources.into_iter().map(|source| family.posed_source(source)).collect(),
+            posed_joints: sources.into_iter().map(posed_source).collect(),
             parents,
             mean_pose_rad,
             template_m: template.data.as_chunks().0.iter().map(|&v| DVec3::from_array(v).as_vec3()).collect(),
             blend_shapes,
+            has_pose_shapes: pose_features > 0,
             rest_joints_m,
             joint_shapes,
             skin,
@@ -235,7 +244,8 @@ impl BodyModel {
         // Blend weights: shape, then the rotations of all joints but the root, less the identity, row by row.
         let mut blend = shape.to_vec();
         blend.resize(SHAPE_COMPONENTS, 0.0);
-        for rotation in &rotations[1..] {
+        let posed_shapes = if self.has_pose_shapes { &rotations[1..] } else { &[] };
+        for rotation in posed_shapes {
             let offset = (*rotation - DMat3::IDENTITY).transpose();
             blend.extend(offset.to_cols_array().map(|r| r as f32));
         }
@@ -318,7 +328,14 @@ fn topology(arrays: &Arrays) -> Result<(Topology, Family, Vec<JointSource>, &Arr
     let faces = array_of_rank(arrays, "f")?;
     ensure!(faces.shape.get(1..) == Some(&[3]), "the faces have shape {:?}", faces.shape);
     let faces = faces.indices(vertex_count).context("the faces")?;
-    let (skeleton, sources) = family.skeleton(vertex_count);
+    let landmarks = match arrays.get(LANDMARKS) {
+        Some(own) => {
+            ensure!(own.data.len() == 5, "{LANDMARKS} are {} instead of 5", own.data.len());
+            Some(own.indices(vertex_count).context(LANDMARKS)?)
+        }
+        None => family.landmarks(vertex_count),
+    };
+    let (skeleton, sources) = family.skeleton(landmarks.as_deref());
     let row = |source: &JointSource| match *source {
         JointSource::Pose(joint) => {
             let row = regressor.data[joint * vertex_count..][..vertex_count].iter().enumerate();

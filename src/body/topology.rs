@@ -151,6 +151,17 @@ impl Family {
         parents.into_iter().map(|(_, parent)| parent).collect()
     }
 
+    /// Names of the pose joints, in the order of a pose.
+    pub(super) fn pose_joint_names(self) -> Vec<&'static str> {
+        let pose_joint = |&(name, source, _): &JointRow| match source {
+            Pose(joint) => Some((joint, name)),
+            Vertex(_) => None,
+        };
+        let mut names: Vec<_> = self.rows().iter().filter_map(pose_joint).collect();
+        names.sort_unstable();
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
     fn rows(self) -> &'static [JointRow] {
         match self {
             Self::Smpl => &SMPL_JOINTS,
@@ -164,16 +175,29 @@ impl Family {
         if (self, source) == (Self::Mano, Vertex(445)) { Vertex(444) } else { source }
     }
 
-    /// The skeleton of a mesh and where its joints come from. Joints that are vertices (face, finger tips) have
-    /// meaning only on the distributed mesh; a model with another number of vertices goes without them.
-    pub(super) fn skeleton(self, vertex_count: usize) -> (Skeleton, Vec<JointSource>) {
-        let whole = vertex_count == self.vertex_count();
-        let kept: Vec<usize> =
-            (0..self.rows().len()).filter(|&i| whole || matches!(self.rows()[i].1, Pose(_))).collect();
+    /// The vertices that are joints of the distributed mesh (nose, eyes and ears, left first; or the tips of thumb,
+    /// index, middle, ring and little finger). `None` for a mesh with another number of vertices.
+    pub(super) fn landmarks(self, vertex_count: usize) -> Option<Vec<usize>> {
+        let vertex = |row: &JointRow| if let Vertex(vertex) = row.1 { Some(vertex) } else { None };
+        (vertex_count == self.vertex_count()).then(|| self.rows().iter().filter_map(vertex).collect())
+    }
+
+    /// The skeleton of a mesh and where its joints come from, given the vertices that are joints; a mesh that has none
+    /// goes without face or finger tips.
+    pub(super) fn skeleton(self, landmarks: Option<&[usize]>) -> (Skeleton, Vec<JointSource>) {
+        let mut landmarks = landmarks.unwrap_or_default().iter();
         let mut skeleton = Skeleton::default();
-        let mut sources = Vec::with_capacity(kept.len());
-        for &row in &kept {
-            let (name, source, parent) = self.rows()[row];
+        let mut sources = Vec::new();
+        let mut kept = Vec::new();
+        for (row, &(name, source, parent)) in self.rows().iter().enumerate() {
+            let source = match source {
+                Vertex(_) => match landmarks.next() {
+                    Some(&vertex) => Vertex(vertex),
+                    None => continue,
+                },
+                pose @ Pose(_) => pose,
+            };
+            kept.push(row);
             skeleton.names.push(name.to_owned());
             skeleton.parents.push(parent.and_then(|parent| kept.iter().position(|&k| k == parent)));
             sources.push(source);
@@ -196,10 +220,10 @@ mod tests {
 
     #[test]
     fn a_mesh_of_another_size_has_no_joints_on_vertices() {
-        let (skeleton, sources) = Family::Mano.skeleton(500);
+        let (skeleton, sources) = Family::Mano.skeleton(Family::Mano.landmarks(500).as_deref());
         assert_eq!(skeleton.names.len(), 16);
         assert!(sources.iter().all(|s| matches!(s, Pose(_))));
         assert_eq!(skeleton.parents[4], Some(0)); // index1, after the thumb lost its tip
-        assert_eq!(Family::Smpl.skeleton(6890).0.names.len(), 29);
+        assert_eq!(Family::Smpl.skeleton(Family::Smpl.landmarks(6890).as_deref()).0.names.len(), 29);
     }
 }

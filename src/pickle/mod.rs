@@ -231,7 +231,7 @@ where
 mod tests {
     use super::*;
 
-    fn parse<'a>(data: &'a [u8]) -> Result<Pickle<'a>> {
+    fn parse(data: &[u8]) -> Result<Pickle<'_>> {
         Pickle::parse(data, &["collections.OrderedDict", "_codecs.encode"])
     }
 

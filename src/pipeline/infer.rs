@@ -1,7 +1,6 @@
 //! The networks behind the traits of [`stages`](super::stages): the one place of the pipeline that knows tensors,
 //! devices and checkpoints.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -103,8 +102,8 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
             gpu("metal", Device::new_metal(0)).context("no Metal device can be used")
         }
         Backend::Auto => {
-            for choice in [Backend::Cuda, Backend::Metal] {
-                let built = if choice == Backend::Cuda { cfg!(feature = "cuda") } else { cfg!(feature = "metal") };
+            for (choice, built) in [(Backend::Cuda, cfg!(feature = "cuda")), (Backend::Metal, cfg!(feature = "metal"))]
+            {
                 if built {
                     match device(choice) {
                         Ok(found) => return Ok(found),
@@ -124,7 +123,7 @@ pub fn load(settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress)
         Err(error) => return tell(Progress::Loaded(Part::Missing(Role::Loader, format!("{error:#}")))),
     };
     tell(Progress::Loaded(Part::Backend(name)));
-    let mut loader = Loader { models: &settings.models, detector_side: settings.detector_side, device, tell };
+    let mut loader = Loader { settings, device, tell };
     let detector = match wanted {
         Wanted::All => settings.boxes == BoxSource::Detector,
         Wanted::Detector => true,
@@ -147,8 +146,7 @@ pub fn load(settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress)
 const CPU_DETECTOR_SIDE: u32 = 400;
 
 struct Loader<'a> {
-    models: &'a Path,
-    detector_side: Option<u32>,
+    settings: &'a Settings,
     device: Device,
     tell: &'a mut (dyn FnMut(Progress) + Send),
 }
@@ -195,7 +193,7 @@ impl Loader<'_> {
     }
 
     fn open(&mut self, role: models::Role) -> Result<(WeightFile, models::NetConfig)> {
-        let path = models::require(self.models, role)?;
+        let path = models::require(&self.settings.models, role)?;
         (self.tell)(Progress::Reading { what: role.what().into(), done: 0.0 });
         let config = models::NetConfig::beside(&path, role)?;
         Ok((WeightFile::open(path)?, config))
@@ -205,7 +203,7 @@ impl Loader<'_> {
         let role = models::Role::Detector;
         let (file, config) = self.open(role)?;
         let mut config = maskrcnn::Config { layers: config.resnet, ..maskrcnn::Config::default() };
-        let side = self.detector_side.or(self.device.is_cpu().then_some(CPU_DETECTOR_SIDE));
+        let side = self.settings.detector_side.or(self.device.is_cpu().then_some(CPU_DETECTOR_SIDE));
         if let Some(side) = side.map(|side| side as usize).filter(|&side| side != config.shorter_side) {
             // Smaller frames show fewer regions worth a look.
             let proposals = config.proposals * side / config.shorter_side;
@@ -214,7 +212,7 @@ impl Loader<'_> {
             config.shorter_side = side;
         }
         let net = self.network(&file, role, weights::old_fpn_name, |vb| MaskRcnn::load(config, &vb))?;
-        Ok(Part::Detector(Box::new(MaskRcnnDetector::new(net))))
+        Ok(Part::Detector(Box::new(MaskRcnnDetector::new(net).with_label(self.settings.detector_label))))
     }
 
     fn root(&mut self, kind: EstimatorKind) -> Result<Part> {
@@ -259,17 +257,15 @@ impl Loader<'_> {
 
     /// The faces and the joint regressor of a mesh: from the body model's own file, else from the snapshot.
     fn body(&mut self, file: &WeightFile, role: models::Role) -> Result<(Arc<Topology>, Option<Arc<BodyModel>>)> {
-        if let Some(path) = models::find(self.models, role) {
+        if let Some(path) = models::find(&self.settings.models, role) {
             let body = BodyModel::open(&path)?;
             return Ok((Arc::clone(body.topology()), Some(Arc::new(body))));
         }
-        match SnapshotBody::read(file)? {
-            Some(SnapshotBody { topology, model }) => Ok((topology, model.map(Arc::new))),
-            None => {
-                let missing = models::require(self.models, role).err().map(|error| format!("; {error:#}"));
-                bail!("{} carries no faces of its mesh{}", file.path().display(), missing.unwrap_or_default())
-            }
+        if let Some(SnapshotBody { topology, model }) = SnapshotBody::read(file)? {
+            return Ok((topology, model.map(Arc::new)));
         }
+        let missing = models::require(&self.settings.models, role).err().map(|error| format!("; {error:#}"));
+        bail!("{} carries no faces of its mesh{}", file.path().display(), missing.unwrap_or_default())
     }
 
     fn skeleton(&mut self) -> Result<Part> {

@@ -102,11 +102,17 @@ enum Message {
     SourceClosed { generation: u64, why: Result<String> },
 }
 
+/// A frame, and the time that it took to come.
+struct Incoming {
+    frame: Arc<Frame>,
+    waited: Duration,
+}
+
 #[derive(Default)]
 struct Inbox {
     messages: VecDeque<Message>,
-    /// The newest frame that the stages have not taken, and the time that it took to come.
-    frame: Option<(Arc<Frame>, Duration)>,
+    /// The newest frame that the stages have not taken.
+    frame: Option<Incoming>,
     generation: u64,
     frames_dropped: u64,
     paused: bool,
@@ -290,12 +296,11 @@ impl Worker {
             for message in messages {
                 again |= self.take_message(message);
             }
-            if let Some((frame, waited)) = frame {
+            let held = self.last_frame.clone().filter(|_| again && self.is_still());
+            if let Some(Incoming { frame, waited }) = frame {
                 self.process(frame, Pass::Next, waited);
-            } else if again && self.is_still() {
-                if let Some(frame) = self.last_frame.clone() {
-                    self.process(frame, Pass::Again, Duration::ZERO);
-                }
+            } else if let Some(frame) = held {
+                self.process(frame, Pass::Again, Duration::ZERO);
             }
             self.publish_status();
         }
@@ -306,7 +311,7 @@ impl Worker {
     }
 
     /// Waits for messages or for a frame that may be processed; `None` when the pipeline is to stop.
-    fn wait(&mut self) -> Option<(Vec<Message>, Option<(Arc<Frame>, Duration)>)> {
+    fn wait(&mut self) -> Option<(Vec<Message>, Option<Incoming>)> {
         let mut inbox = lock(&self.shared.inbox);
         loop {
             if inbox.stop {
@@ -648,7 +653,7 @@ fn capture_loop(
                 if inbox.generation != generation {
                     return Ok(String::new());
                 }
-                if inbox.frame.replace((Arc::new(frame), waited)).is_some() {
+                if inbox.frame.replace(Incoming { frame: Arc::new(frame), waited }).is_some() {
                     inbox.frames_dropped += 1;
                 }
                 drop(inbox);

@@ -245,30 +245,16 @@ impl Stages {
 
         // root depth
         let started = Instant::now();
-        let (roots, root_source) = match &mut self.root {
-            Some(root) => {
-                let answers = if root.input_size() == size {
-                    root.estimate(&patches, &crops, &result.intrinsics)
-                } else {
-                    let crops: Vec<_> = crops.iter().map(|crop| Crop::new(crop.rect, root.input_size())).collect();
-                    let patches: Vec<_> = crops.iter().map(|crop| crop.patch(&result.frame.rgb)).collect();
-                    let scale = size as f32 / root.input_size() as f32;
-                    root.estimate(&patches, &crops, &result.intrinsics).map(|mut answers| {
-                        answers.iter_mut().for_each(|a| a.crop_px *= scale);
-                        answers
-                    })
-                };
-                (answers.context("RootNet failed")?, RootSource::RootNet)
-            }
-            None => {
-                let side_m = box_m(self.settings.estimator);
-                let centre = Vec2::splat(size as f32 * 0.5);
-                let from_size = |crop: &Crop| RootInCrop {
-                    crop_px: centre,
-                    depth_m: root_depth::k_m(&result.intrinsics, &crop.rect, [side_m; 2]),
-                };
-                (crops.iter().map(from_size).collect(), RootSource::BoxSize)
-            }
+        let (roots, root_source) = if let Some(root) = &mut self.root {
+            let roots = root_in_crops(&mut **root, &crops, &patches, &result.frame.rgb, &result.intrinsics)?;
+            (roots, RootSource::RootNet)
+        } else {
+            let side_m = box_m(self.settings.estimator);
+            let from_size = |crop: &Crop| RootInCrop {
+                crop_px: Vec2::splat(size as f32 * 0.5),
+                depth_m: root_depth::k_m(&result.intrinsics, &crop.rect, [side_m; 2]),
+            };
+            (crops.iter().map(from_size).collect(), RootSource::BoxSize)
         };
         result.timing.add(Stage::RootDepth, started.elapsed());
 
@@ -347,6 +333,29 @@ impl Stages {
             heatmaps: estimate.heatmaps,
         })
     }
+}
+
+/// RootNet on the patches of the lixel network, or on its own where it reads another size; in pixels of `crops`.
+fn root_in_crops(
+    root: &mut dyn RootEstimator,
+    crops: &[Crop],
+    patches: &[RgbImage],
+    rgb: &RgbImage,
+    camera: &Intrinsics,
+) -> Result<Vec<RootInCrop>> {
+    let size = root.input_size();
+    let roots = if crops.iter().all(|crop| crop.size == size) {
+        root.estimate(patches, crops, camera)
+    } else {
+        let own: Vec<_> = crops.iter().map(|crop| Crop::new(crop.rect, size)).collect();
+        let patches: Vec<_> = own.iter().map(|crop| crop.patch(rgb)).collect();
+        root.estimate(&patches, &own, camera)
+    };
+    let mut roots = roots.context("RootNet failed")?;
+    for (root, crop) in roots.iter_mut().zip(crops) {
+        root.crop_px *= crop.size as f32 / size as f32;
+    }
+    Ok(roots)
 }
 
 /// Side of the box around the root that the lixels cover, metres.

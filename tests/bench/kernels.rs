@@ -112,7 +112,7 @@ fn layer(bench: &Bench, input: usize, output: usize, kernel: usize, stride: usiz
     let gflop = 2.0 * (input * output * kernel * kernel * out_side * out_side) as f64 / 1e9;
     let finish = Finish { residual: None, relu: true };
     let name = format!("{kernel}x{kernel}/{stride} {input} -> {output}, {side}x{side}");
-    let isas = Isa::available();
+    let isas: Vec<_> = Isa::available().collect();
     let convs: Vec<_> = isas
         .iter()
         .map(|&isa| PackedConv::new(isa, [output, input, kernel], [stride, padding], &w, Some(&bias)))

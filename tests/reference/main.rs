@@ -12,6 +12,7 @@
 mod support;
 
 mod batches;
+mod bodies;
 mod compare;
 mod geometry;
 mod i2l;
@@ -42,6 +43,9 @@ const KINDS: &[(&str, Run)] = &[
     ("metrics", measures::metrics),
     ("losses", measures::losses),
     ("maskrcnn", maskrcnn::run),
+    ("lbs_smpl", bodies::lbs_smpl),
+    ("lbs_mano", bodies::lbs_mano),
+    ("checkpoint", bodies::checkpoint),
 ];
 
 /// File endings that a case can have; everything else beside the cases (bodies, manifests) is their input.

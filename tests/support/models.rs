@@ -163,10 +163,11 @@ pub fn write_detector(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+static MADE: Mutex<()> = Mutex::new(());
+
 /// A folder with all of the above, made once for each build of the tests.
 pub fn folder() -> Result<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("small-models-2");
-    static MADE: Mutex<()> = Mutex::new(());
     let _alone = MADE.lock();
     if !folder.is_dir() {
         let part = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;

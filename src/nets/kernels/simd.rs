@@ -34,9 +34,12 @@ pub trait Kernel {
     fn run<V: Lanes>(self);
 }
 
-/// Instruction sets that the kernels are compiled for.
+/// An instruction set that the kernels are compiled for and that this machine has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Isa(Kind);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
+enum Kind {
     /// x86-64 with AVX-512F.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -47,58 +50,52 @@ pub enum Isa {
     Portable,
 }
 
+impl std::fmt::Debug for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Isa {
     /// The best one of this machine.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                return Self::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Self::Avx2;
-            }
-        }
-        Self::Portable
+        Self::available().next().unwrap_or(Self(Kind::Portable))
     }
 
     /// All that this machine can run, best first.
-    pub fn available() -> Vec<Self> {
-        let mut all = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                all.insert(0, Self::Avx2);
-            }
-            if is_x86_feature_detected!("avx512f") {
-                all.insert(0, Self::Avx512);
-            }
-        }
-        all
+    pub fn available() -> impl Iterator<Item = Self> {
+        let all = [
+            #[cfg(target_arch = "x86_64")]
+            (Kind::Avx512, is_x86_feature_detected!("avx512f")),
+            #[cfg(target_arch = "x86_64")]
+            (Kind::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
+            (Kind::Portable, true),
+        ];
+        all.into_iter().filter(|kind| kind.1).map(|kind| Self(kind.0))
     }
 
     /// Accumulators of one tile, see `Lanes::TILE`.
     pub fn tile(self) -> (usize, usize) {
-        match self {
+        match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => x86::Avx512::TILE,
+            Kind::Avx512 => x86::Avx512::TILE,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => x86::Avx2::TILE,
-            Self::Portable => Portable::TILE,
+            Kind::Avx2 => x86::Avx2::TILE,
+            Kind::Portable => Portable::TILE,
         }
     }
 
     /// Runs `kernel` compiled for this instruction set.
     #[inline]
     pub fn run(self, kernel: impl Kernel) {
-        match self {
-            // SAFETY: `detect` and `available`, the only sources of these values, saw the features on this machine.
+        match self.0 {
+            // SAFETY: `available`, the only source of this value, saw the feature on this machine.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => unsafe { x86::run_avx512(kernel) },
+            Kind::Avx512 => unsafe { x86::run_avx512(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { x86::run_avx2(kernel) },
-            Self::Portable => kernel.run::<Portable>(),
+            Kind::Avx2 => unsafe { x86::run_avx2(kernel) },
+            Kind::Portable => kernel.run::<Portable>(),
         }
     }
 }
