@@ -59,6 +59,8 @@ pub enum CommandArgs {
     Doctor(DoctorArgs),
     /// Turn a checkpoint into safetensors, which load faster.
     Convert(ConvertArgs),
+    /// Write the project's own, licence-free body and hand: in SMPL's npz layout, as OBJ and as GLB.
+    Body(BodyArgs),
 }
 
 /// How frames become people: shared by the window and `run`.
@@ -120,7 +122,7 @@ pub struct PipelineArgs {
 /// Arguments of the window.
 #[derive(Debug, Args)]
 pub struct WindowArgs {
-    /// Where frames come from: webcam[:N], a video, a picture or a folder of pictures [default: webcam 0].
+    /// Where frames come from: webcam or webcam:N, a video, a picture or a folder of pictures [default: webcam 0].
     #[arg(long, value_name = "S")]
     pub source: Option<SourceSpec>,
     /// Size of the window in points.
@@ -134,7 +136,7 @@ pub struct WindowArgs {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Where frames come from: webcam[:N], a video, a picture or a folder of pictures.
+    /// Where frames come from: webcam or webcam:N, a video, a picture or a folder of pictures.
     #[arg(long, value_name = "S")]
     pub source: SourceSpec,
     /// Stop after so many frames.
@@ -189,6 +191,14 @@ pub struct ConvertArgs {
     pub input: PathBuf,
     /// The safetensors file to write.
     pub output: PathBuf,
+}
+
+/// Arguments of `body`.
+#[derive(Debug, Args)]
+pub struct BodyArgs {
+    /// Folder for the files; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub export: PathBuf,
 }
 
 impl WindowArgs {

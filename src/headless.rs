@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::body::export;
 use crate::capture::{self, Next};
-use crate::cli::{BadInput, ConvertArgs, RunArgs};
+use crate::cli::{BadInput, BodyArgs, ConvertArgs, RunArgs};
 use crate::nets::convert::convert as convert_checkpoint;
 use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
@@ -170,6 +171,14 @@ impl<'a> Output<'a> {
     fn finish(mut self) -> Result<()> {
         self.lines.flush().context("cannot write frames.jsonl")
     }
+}
+
+/// `lixelscope body`: writes the stand-in body and hand.
+pub fn export_bodies(args: &BodyArgs) -> Result<()> {
+    for path in export::write_all(&args.export)? {
+        log::info!("{}", path.display());
+    }
+    Ok(())
 }
 
 /// `lixelscope convert`: any checkpoint becomes safetensors, which are mapped instead of parsed at start.

@@ -17,7 +17,7 @@
 //!   [`pickle`] (Python's pickles, as data);
 //! - who runs it: [`pipeline`] (stages and threads);
 //! - who shows it: [`render`] (wgpu), [`ui`] (egui), [`app`] (the window), [`record`] (files), [`headless`] (`run`
-//!   and `convert`), [`bench`], [`doctor`], [`cli`] (arguments);
+//!   and `convert`), [`mod@bench`], [`doctor`], [`cli`] (arguments);
 //! - how good it is: [`eval`] (the papers' metrics), [`train`] (the papers' losses).
 
 pub mod result;

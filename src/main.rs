@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Some(CommandArgs::Bench(args)) => bench::run(args),
         Some(CommandArgs::Doctor(args)) => doctor::run(args),
         Some(CommandArgs::Convert(args)) => headless::convert(args),
+        Some(CommandArgs::Body(args)) => headless::export_bodies(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
