@@ -2,11 +2,15 @@
 //!
 //! - [`infer`]: the networks behind the traits of [`stages`]; the one place here that knows tensors.
 //! - [`stages`]: one frame in, one [`FrameResult`](crate::result::FrameResult) out, on the caller's thread.
-//! - [`live`]: worker threads around it; the newest frame wins.
+//! - [`live`]: the same on threads; the newest frame wins. `reader` and `worker` are what two of them do, `inbox` is
+//!   what they share.
 
+mod inbox;
 pub mod infer;
 pub mod live;
+mod reader;
 pub mod stages;
+mod worker;
 
 pub use live::{Command, Live, Phase, Status};
 pub use stages::Stages;
