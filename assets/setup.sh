@@ -12,7 +12,7 @@ packages=(build-essential pkg-config libclang-dev)
 packages+=(libvulkan1 mesa-vulkan-drivers libgl1-mesa-dri libxkbcommon0 libxkbcommon-x11-0 libx11-xcb1 libxcursor1 libxi6
   libxrandr2 libegl1 libwayland-client0 ffmpeg)
 # To test: a display that is not there, a mouse and a keyboard for it, and a way to see what it shows.
-test_packages=(xvfb xdotool imagemagick x11-apps)
+test_packages=(xvfb xdotool imagemagick)
 
 install() {
   local missing=()

@@ -198,7 +198,11 @@ impl<F: Feed> ApplicationHandler<Event> for App<F> {
         match event {
             Event::New => {}
             Event::Webcams(webcams) => self.webcams = webcams,
-            Event::Saved(Ok(path)) => self.state.say(&self.ctx, format!("Saved {}", path.display()), false),
+            Event::Saved(Ok(path)) => self.state.say(
+                &self.ctx,
+                format!("Saved {}", std::path::absolute(&path).unwrap_or(path).display()),
+                false,
+            ),
             Event::Saved(Err(error)) => self.state.say(&self.ctx, format!("Not saved: {error:#}"), true),
         }
         self.request_redraw();

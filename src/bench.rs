@@ -76,6 +76,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         return Err(BadInput(format!("--only: no network has such a name; there are {names}")).into());
     }
     let (device, backend) = infer::device(args.backend)?;
+    if let Some(path) = &args.json {
+        // Better now than after all the timing.
+        fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let mut out = std::io::stdout().lock();
     let mut say = |line: String| {
         use std::io::Write;

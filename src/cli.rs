@@ -79,7 +79,7 @@ pub struct PipelineArgs {
     #[arg(long, value_enum, default_value_t)]
     pub mesh: MeshSource,
     /// A person's box in frame pixels, instead of the detector; repeat it for more people.
-    #[arg(long = "box", value_name = "X,Y,W,H", value_parser = parse_box, conflicts_with_all = ["boxes", "whole_frame"])]
+    #[arg(long = "box", value_name = "X,Y,W,H", value_parser = parse_box, allow_hyphen_values = true, conflicts_with_all = ["boxes", "whole_frame"])]
     pub rects: Vec<RectPx>,
     /// A JSON file with boxes: [[x, y, w, h], ...].
     #[arg(long, value_name = "FILE", conflicts_with = "whole_frame")]
@@ -87,7 +87,8 @@ pub struct PipelineArgs {
     /// The whole frame is one box (a hand close to the camera).
     #[arg(long)]
     pub whole_frame: bool,
-    /// The detector runs on every N-th frame; between, boxes follow the people.
+    /// The detector runs on every N-th frame of a webcam or video; between, boxes follow the people. Pictures are all
+    /// searched.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub detect_every: u32,
     /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor].

@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 use anyhow::Result;
 
 use crate::cli::{self, DoctorArgs};
-use crate::models::{self, Status};
+use crate::models::{self, Entry, Role, Status};
 use crate::pipeline::infer;
 use crate::render::Gpu;
 use crate::settings::Backend;
@@ -41,19 +41,14 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
             }
         }
     }
-    let found = |role| entries.iter().any(|e| e.role == role && matches!(e.status, Status::Found { .. }));
     writeln!(out, "\nestimators")?;
-    for (kind, needs) in [
-        (EstimatorKind::Body, &[models::Role::Detector, models::Role::RootNet, models::Role::I2lBody][..]),
-        (EstimatorKind::Hand, &[models::Role::RootNetHand, models::Role::I2lHand][..]),
-        (EstimatorKind::Skeleton, &[models::Role::Detector, models::Role::RootNet, models::Role::PoseNet3d][..]),
-    ] {
-        let missing: Vec<_> = needs.iter().filter(|role| !found(**role)).map(|role| role.what()).collect();
+    for kind in [EstimatorKind::Body, EstimatorKind::Hand, EstimatorKind::Skeleton] {
         let name = format!("--estimator {}", format!("{kind:?}").to_lowercase());
-        if missing.is_empty() {
-            line(&mut out, "ready", &name, "")?;
+        let Needs { lacks, makes_do } = needs(&entries, kind);
+        if lacks.is_empty() {
+            line(&mut out, "ready", &name, &makes_do.join("; "))?;
         } else {
-            line(&mut out, "lacks", &name, &missing.join(", "))?;
+            line(&mut out, "lacks", &name, &lacks.join(", "))?;
         }
     }
 
@@ -96,6 +91,44 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         Err(error) => line(&mut out, "missing", "ffmpeg", &format!("{error:#}"))?,
     }
     Ok(())
+}
+
+/// What an estimator cannot do without, and what it makes do without.
+struct Needs {
+    lacks: Vec<&'static str>,
+    makes_do: Vec<&'static str>,
+}
+
+/// As the loader of the pipeline sees it.
+fn needs(entries: &[Entry], kind: EstimatorKind) -> Needs {
+    let found = |role| {
+        entries.iter().find(|entry| entry.role == role).and_then(|entry| match &entry.status {
+            Status::Found { path, .. } => Some(path),
+            _ => None,
+        })
+    };
+    let (network, body, root) = match kind {
+        EstimatorKind::Body => (Role::I2lBody, Some(Role::Smpl), Role::RootNet),
+        EstimatorKind::Hand => (Role::I2lHand, Some(Role::Mano), Role::RootNetHand),
+        EstimatorKind::Skeleton => (Role::PoseNet3d, None, Role::RootNet),
+    };
+    let mut needs = Needs { lacks: Vec::new(), makes_do: Vec::new() };
+    match (found(network), body) {
+        (None, _) => needs.lacks.push(network.what()),
+        (Some(snapshot), Some(body)) if found(body).is_none() && !models::carries_faces(snapshot) => {
+            needs.lacks.push(body.what());
+        }
+        _ => {}
+    }
+    if found(Role::Detector).is_none() {
+        needs.makes_do.push("boxes are yours to give (--box, --whole-frame): there is no Mask R-CNN");
+    } else if kind == EstimatorKind::Hand {
+        needs.makes_do.push("boxes are yours to give (--box, --whole-frame): Mask R-CNN finds people, not hands");
+    }
+    if found(root).is_none() {
+        needs.makes_do.push("distances are guessed from the size of the box: there is no RootNet for it");
+    }
+    needs
 }
 
 fn line(out: &mut impl Write, state: &str, what: &str, more: &str) -> std::io::Result<()> {

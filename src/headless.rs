@@ -19,6 +19,7 @@ use crate::pipeline::{Stages, infer};
 use crate::record::{jsonl::FrameRecord, obj};
 use crate::render::{DrawOptions, OffscreenRenderer};
 use crate::result::{EstimatorKind, FrameResult, Stage};
+use crate::settings::{BoxSource, Settings};
 
 /// A live source that says nothing for so long is given up.
 const STALL_LIMIT: Duration = Duration::from_secs(15);
@@ -30,8 +31,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
         return Err(BadInput("--obj: the skeleton estimator makes no mesh; use --estimator body or hand".into()).into());
     }
     let mut source = capture::open_with(&args.source, &settings.webcam)?;
-    let mut stages = load_stages(settings)?;
     let mut out = Output::create(args)?;
+    let mut stages = load_stages(settings)?;
+    stages.begin(source.kind());
 
     let expected = match (args.frames, source.frame_count()) {
         (Some(wanted), Some(there)) => Some(wanted.min(there)),
@@ -50,6 +52,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
                     stages.process(Arc::new(frame), Pass::Next).with_context(|| format!("frame {index}"))?;
                 result.timing.add(Stage::Capture, waited);
                 let result = Arc::new(result);
+                if done == 0 {
+                    warn_of_lost_boxes(&result, stages.settings());
+                }
                 out.write(&result).with_context(|| format!("cannot write frame {index}"))?;
                 done += 1;
                 last_frame_at = Instant::now();
@@ -77,8 +82,17 @@ pub fn run(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
+/// A box that the user gave and that holds nothing of the frame is nobody; it should not be missed in silence.
+fn warn_of_lost_boxes(result: &FrameResult, settings: &Settings) {
+    let BoxSource::User(rects) = &settings.boxes else { return };
+    for rect in rects.iter().filter(|rect| result.people.iter().all(|person| person.rect != **rect)) {
+        let [x, y, w, h] = (*rect).into();
+        log::warn!("the box {x},{y},{w},{h} holds nothing of the frame: nobody comes of it");
+    }
+}
+
 /// Loads every network that the settings ask for. What is missing is told at once, as exit code 2.
-fn load_stages(settings: crate::settings::Settings) -> Result<Stages> {
+fn load_stages(settings: Settings) -> Result<Stages> {
     let bar = ProgressBar::new(100).with_style(style("{msg:40} {bar:30} {percent}%"));
     let hidden = !std::io::stderr().is_terminal();
     if hidden {
@@ -186,6 +200,9 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     let bar = ProgressBar::new(0).with_style(style("{bar:40} {bytes}/{total_bytes}"));
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    if args.output.extension().is_none_or(|extension| extension != "safetensors") {
+        return Err(BadInput(format!("{}: the output must end in .safetensors", args.output.display())).into());
     }
     let converted = convert_checkpoint(&args.input, &args.output, |done, total| {
         bar.set_length(total);

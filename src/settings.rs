@@ -1,5 +1,6 @@
 //! What the user has decided, validated once. Nothing later looks at raw arguments.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -79,6 +80,16 @@ pub enum SourceSpec {
     Webcam(u32),
     /// A picture, a folder of pictures, or a video file; which of them is told by looking.
     Path(PathBuf),
+}
+
+impl fmt::Display for SourceSpec {
+    /// As the user writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Webcam(index) => write!(f, "webcam:{index}"),
+            Self::Path(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 impl FromStr for SourceSpec {

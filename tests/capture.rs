@@ -43,6 +43,19 @@ struct Drained {
     end: String,
 }
 
+/// The frames of a source that breaks off, and why it does.
+fn drain_broken(mut source: Box<dyn FrameSource>) -> (Vec<Frame>, String) {
+    let mut frames = Vec::new();
+    loop {
+        match source.next() {
+            Ok(Next::Frame(frame)) => frames.push(frame),
+            Ok(Next::Stalled(_)) => {}
+            Ok(Next::Ended(end)) => panic!("it ended as if it were whole: {end}"),
+            Err(error) => return (frames, format!("{error:#}")),
+        }
+    }
+}
+
 /// All that a source gives.
 fn drain(mut source: Box<dyn FrameSource>) -> Drained {
     let (mut frames, mut stalls) = (Vec::new(), Vec::new());
@@ -206,7 +219,7 @@ fn a_truncated_video_gives_what_is_there_and_says_so() {
     fs::write(&path, &bytes[..bytes.len() * 7 / 10]).unwrap();
     let source = open(&path).unwrap();
     assert_eq!(source.frame_count(), Some(50), "what the index promises");
-    let Drained { frames, end, .. } = drain(source);
+    let (frames, end) = drain_broken(source);
     assert!((5..50).contains(&frames.len()), "{} frames", frames.len());
     let expected = format!("the video is damaged after frame {} of 50: ffmpeg says: ", frames.len());
     assert!(end.starts_with(&expected) && end.len() > expected.len() + 10, "{end}");

@@ -288,7 +288,7 @@ fn the_survey_tells_found_from_missing_from_unreadable() {
     let folder = tempfile::tempdir().unwrap();
     let put = |from: &str, to: &str| std::fs::copy(golden(from), folder.path().join(to)).unwrap();
     put("smpl_layout_chumpy_py2.pkl", "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl");
-    put("smpl_layout_plain_py3.pkl", "MANO_LEFT.pkl");
+    put("checkpoint_legacy.pth.tar", "posenet3d.pth.tar");
     put("checkpoint_legacy.pth.tar", "rootnet_snapshot_18.pth.tar");
     std::fs::write(folder.path().join("i2l_hand.pth.tar"), "<!DOCTYPE html>").unwrap();
     std::fs::create_dir(folder.path().join("mano")).unwrap();
@@ -305,18 +305,29 @@ fn the_survey_tells_found_from_missing_from_unreadable() {
         Status::Found { summary, .. } => summary.as_str(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(found(Role::SmplNeutral), "24 joints, 211 vertices, 412 faces");
-    assert!(found(Role::ManoRight).starts_with("21 joints, 778 vertices"));
+    assert_eq!(found(Role::Smpl), "24 joints, 211 vertices, 412 faces");
+    assert!(found(Role::Mano).starts_with("21 joints, 778 vertices"));
     assert_eq!(found(Role::I2lBody), "2 tensors, 0.2 M parameters, 29 joints, 6,890 vertices, ResNet-50");
     let unreadable = |role| match status(role) {
         Status::Unreadable { why, .. } => why.as_str(),
         other => panic!("{other:?}"),
     };
     assert!(unreadable(Role::RootNet).contains("root.depth_layer.weight"));
-    assert!(unreadable(Role::ManoLeft).contains("SMPL"));
+    assert!(unreadable(Role::PoseNet3d).contains("head.final_layer.weight"));
     assert!(unreadable(Role::I2lHand).contains("<!DOCTYPE"));
-    for role in [Role::Detector, Role::PoseNet3d, Role::SmplMale, Role::SmplFemale] {
+    for role in [Role::Detector, Role::RootNetHand] {
         assert!(matches!(status(role), Status::Missing { names, .. } if !names.is_empty()));
+    }
+    // A body under the name of a hand, and every role's checkpoint is known to the survey.
+    let wrong = tempfile::tempdir().unwrap();
+    std::fs::copy(golden("smpl_layout_plain_py3.pkl"), wrong.path().join("MANO_RIGHT.pkl")).unwrap();
+    for role in Role::ALL.into_iter().filter(|role| !role.is_body_model()) {
+        let name = format!("{}.pth.tar", role.stems()[0]);
+        std::fs::copy(golden("checkpoint_legacy.pth.tar"), wrong.path().join(name)).unwrap();
+    }
+    for entry in models::survey(wrong.path()).iter().filter(|entry| entry.role != Role::Smpl) {
+        let Status::Unreadable { why, .. } = &entry.status else { panic!("{entry:?}") };
+        assert!(why.contains(if entry.role == Role::Mano { "SMPL" } else { "it has no " }), "{why}");
     }
     let nowhere = models::survey(&folder.path().join("nowhere"));
     assert!(nowhere.iter().all(|entry| matches!(entry.status, Status::Missing { .. })));

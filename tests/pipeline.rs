@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use glam::{Vec2, Vec3};
 use image::{Rgb, RgbImage};
-use lixelscope::capture::{Frame, FrameSource, Next};
+use lixelscope::capture::{Frame, FrameSource, Next, SourceKind};
 use lixelscope::crop::Crop;
 use lixelscope::detect::{Detector, PersonBox};
 use lixelscope::pipeline::infer::{Part, Progress, Role, Wanted};
@@ -30,6 +30,7 @@ fn frame(index: u64) -> Frame {
 /// A source that gives what it is told to.
 struct Script {
     live: bool,
+    kind: SourceKind,
     interval: Option<Duration>,
     next: VecDeque<Result<Next>>,
     asked: Arc<AtomicU64>,
@@ -41,6 +42,9 @@ impl FrameSource for Script {
     }
     fn is_live(&self) -> bool {
         self.live
+    }
+    fn kind(&self) -> SourceKind {
+        self.kind
     }
     fn frame_interval(&self) -> Option<Duration> {
         self.interval
@@ -148,7 +152,7 @@ fn opens(scripts: Vec<Script>) -> Arc<OpenSource> {
 fn script(live: bool, frames: impl IntoIterator<Item = u64>) -> (Script, Arc<AtomicU64>) {
     let asked = Arc::new(AtomicU64::new(0));
     let next = frames.into_iter().map(|i| Ok(Next::Frame(frame(i)))).collect();
-    (Script { live, interval: None, next, asked: Arc::clone(&asked) }, asked)
+    (Script { live, kind: SourceKind::Motion, interval: None, next, asked: Arc::clone(&asked) }, asked)
 }
 
 fn loads(make: impl Fn() -> FakeEstimator + Send + Sync + 'static) -> Arc<LoadNetworks> {
@@ -204,6 +208,26 @@ fn the_detector_runs_on_every_nth_frame_and_people_keep_their_id() {
         .collect();
     assert_eq!(detector.0.load(Ordering::SeqCst), 3, "frames 0, 4 and 8");
     assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+#[test]
+fn nobody_is_followed_into_another_picture() {
+    let detector = FakeDetector::default();
+    let mut stages = stages(&detector);
+    let ids = |stages: &mut Stages, frame: Frame| {
+        let result = stages.process(Arc::new(frame), Pass::Next).unwrap();
+        result.people.iter().map(|person| person.id).collect::<Vec<_>>()
+    };
+    stages.begin(SourceKind::Pictures);
+    let seen: Vec<_> = (0..3).map(|i| ids(&mut stages, frame(i))).collect();
+    assert_eq!(detector.0.load(Ordering::SeqCst), 3, "every picture is searched");
+    assert!(seen[0] != seen[1] && seen[1] != seen[2], "{seen:?}");
+    // In a film of another size, too, the next frame is searched.
+    stages.begin(SourceKind::Motion);
+    let before = ids(&mut stages, frame(0));
+    let wide = Frame { rgb: RgbImage::new(90, 48), ..frame(1) };
+    assert_ne!(ids(&mut stages, wide), before);
+    assert_eq!(detector.0.load(Ordering::SeqCst), 5);
 }
 
 #[test]
@@ -276,6 +300,43 @@ fn pictures_wait_for_the_stages_and_none_is_lost() {
     });
     assert_eq!(*seen.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
     assert_eq!(live.lock().unwrap().as_ref().unwrap().status().frames_dropped, 0);
+}
+
+#[test]
+fn pictures_that_are_shown_at_a_pace_wait_for_the_networks_and_none_is_lost() {
+    let mut source = script(false, 0..5).0;
+    source.kind = SourceKind::Numbered;
+    source.interval = Some(Duration::from_millis(1));
+    let gate = Arc::new(AtomicU64::new(0));
+    let load: Arc<LoadNetworks> = {
+        let (gate, then) = (Arc::clone(&gate), loads(FakeEstimator::default));
+        Arc::new(move |settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress) + Send)| {
+            while gate.load(Ordering::SeqCst) == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            then(settings, wanted, tell);
+        })
+    };
+    let live = Live::start_with(settings(), Some(spec()), || {}, opens(vec![source]), load);
+    wait_for("the first picture, without people", || newest(&live, 0));
+    std::thread::sleep(Duration::from_millis(60));
+    assert_eq!(live.newest().unwrap().frame.index, 0, "the others wait for the networks");
+    gate.store(1, Ordering::SeqCst);
+    let last = wait_for("the last picture", || newest(&live, 4));
+    assert_eq!((last.people.len(), last.frames_dropped), (1, 0));
+}
+
+#[test]
+fn another_source_is_shown_although_everything_is_paused() {
+    let scripts = vec![script(false, 0..30).0, script(false, 40..50).0];
+    let live = Live::start_with(settings(), Some(spec()), || {}, opens(scripts), loads(FakeEstimator::default));
+    wait_for("a frame", || live.newest());
+    live.send(Command::Pause(true));
+    wait_for("the pause", || live.status().paused.then_some(()));
+    live.send(Command::Source(spec()));
+    wait_for("its first frame", || newest(&live, 40));
+    std::thread::sleep(Duration::from_millis(60));
+    assert_eq!(live.newest().unwrap().frame.index, 40, "and no other");
 }
 
 #[test]

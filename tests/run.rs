@@ -194,6 +194,7 @@ fn what_cannot_be_used_is_told_with_its_exit_code() {
         (&["run", "--source", photo, "--out", out, "--boxes", bad], 2, "[[x, y, w, h]"),
         (&["run", "--source", photo, "--out", out, "--calibration", "nowhere.json"], 2, "nowhere.json"),
         (&["run", "--source", "nowhere.mp4", "--out", out], 2, "nowhere.mp4"),
+        (&["convert", photo, "weights.bin"], 2, ".safetensors"),
         (&["run", "--source", text.to_str().unwrap(), "--out", out, "--whole-frame"], 1, "notes.txt"),
         (&["run", "--source", photo, "--out", out, "--models", "nowhere"], 2, "nowhere"),
         (&["run", "--source", photo, "--out", out, "--models", empty], 2, "i2l_body"),
@@ -215,6 +216,44 @@ fn what_cannot_be_used_is_told_with_its_exit_code() {
         let stderr = expect_code(&output, *code);
         assert!(stderr.contains(says), "{args:?} should name {says:?}: {stderr}");
     }
+}
+
+#[test]
+fn a_box_outside_the_frame_is_nobody_and_said_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("photo.png");
+    picture(64, 64, 0).save(&source).unwrap();
+    let mut command = lixelscope();
+    command.args(["run", "--box", "-50,-50,20,20", "--box", "-5,4,30,40"]).arg("--source").arg(&source);
+    let output = command.arg("--out").arg(dir.path().join("out")).output().unwrap();
+    let stderr = expect_code(&output, 0);
+    assert!(stderr.contains("-50,-50,20,20"), "{stderr}");
+    assert_eq!(frames(&dir.path().join("out"))[0]["people"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn every_picture_of_a_folder_is_searched_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let pictures = dir.path().join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    for (name, width, height) in [("beach", 200, 150), ("cat", 1, 1), ("dog", 120, 200), ("wide", 900, 20)] {
+        picture(width, height, 0).save(pictures.join(format!("{name}.png"))).unwrap();
+    }
+    let mut command = lixelscope();
+    command.args(["run", "--detector-side", "96", "--min-score", "0.3", "--source"]).arg(&pictures);
+    expect_code(&command.arg("--out").arg(dir.path().join("out")).output().unwrap(), 0);
+    let mut before = Vec::new();
+    for line in frames(&dir.path().join("out")) {
+        assert_eq!(line["detector_ran"], true, "{line}");
+        for person in line["people"].as_array().unwrap() {
+            let [x, y, w, h] = numbers(&person["box_px"])[..] else { panic!("a box is four numbers") };
+            let (width, height) = (line["width"].as_f64().unwrap(), line["height"].as_f64().unwrap());
+            assert!(x >= -1.0 && y >= -1.0 && x + w <= width + 1.0 && y + h <= height + 1.0, "{person}");
+            assert!(!before.contains(&person["id"]), "{person} was in an earlier picture");
+            before.push(person["id"].clone());
+        }
+    }
+    assert!(!before.is_empty());
 }
 
 #[test]
@@ -243,7 +282,8 @@ fn doctor_says_what_is_there_what_is_missing_and_what_is_broken() {
     for says in ["i2l_body.safetensors", "211 vertices", "graphics adapters", "cameras", "ffmpeg", "works      cpu"] {
         assert!(text.contains(says), "doctor does not say {says:?}:\n{text}");
     }
-    assert!(text.contains("ready      --estimator body"), "{text}");
+    assert!(text.contains("ready      --estimator body") && text.contains("ready      --estimator skeleton"), "{text}");
+    assert!(text.contains("ready      --estimator hand") && text.contains("distances are guessed"), "{text}");
 
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rootnet.pth.tar"), "not a checkpoint").unwrap();

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
-use super::{Frame, FrameSource, MAX_PIXELS, Next};
+use super::{Frame, FrameSource, MAX_PIXELS, Next, SourceKind};
 
 /// What a picture's name ends with.
 const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp"];
@@ -117,6 +117,10 @@ impl FrameSource for ImagesSource {
 
     fn is_live(&self) -> bool {
         false
+    }
+
+    fn kind(&self) -> SourceKind {
+        if self.interval == Some(FILM_INTERVAL) { SourceKind::Numbered } else { SourceKind::Pictures }
     }
 
     fn frame_interval(&self) -> Option<Duration> {

@@ -52,6 +52,18 @@ pub enum Next {
     Ended(String),
 }
 
+/// How the frames of a source hang together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A webcam or a video: people move on from frame to frame, and a frame that comes too late may be dropped.
+    Motion,
+    /// Numbered pictures, which may be a film's or not: people keep their ids, but every picture is searched and none
+    /// is dropped.
+    Numbered,
+    /// Pictures that have nothing to do with each other.
+    Pictures,
+}
+
 /// A source of frames. Lives on its own thread; `next` may block, but not for longer than a second or so.
 pub trait FrameSource: Send {
     /// For a title bar: "webcam 0, 1280x720 at 30 fps".
@@ -59,6 +71,11 @@ pub trait FrameSource: Send {
 
     /// A live source (webcam) goes on whether or not anyone reads it; others wait.
     fn is_live(&self) -> bool;
+
+    /// How its frames hang together.
+    fn kind(&self) -> SourceKind {
+        SourceKind::Motion
+    }
 
     /// Time between frames at which the window should play a source that is not live.
     fn frame_interval(&self) -> Option<Duration> {

@@ -10,7 +10,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -151,32 +151,35 @@ impl VideoSource {
         }
     }
 
-    /// Waits for the threads and the process. Says whether ffmpeg ended well; an error where its frames could not be
-    /// followed.
-    fn finish(&mut self) -> Result<bool> {
+    /// Waits for the threads and the process. Says how ffmpeg ended; an error where its frames could not be followed.
+    fn finish(&mut self) -> Result<ExitStatus> {
         self.frames = None;
         let followed = join(self.pixels_thread.take()).unwrap_or(Ok(()));
         if followed.is_err() {
             let _ = self.child.kill();
         }
         join(self.log_thread.take());
-        let ended_well = self.child.as_inner_mut().wait().is_ok_and(|status| status.success());
-        followed.map(|()| ended_well)
+        let status = self.child.as_inner_mut().wait().context("ffmpeg's end is not known")?;
+        followed.map(|()| status)
     }
 
-    /// The words of the end, in which damage is not passed over: ffmpeg ends well on a truncated file.
+    /// The words of the end. Damage is an error, though ffmpeg ends well on a truncated file.
     fn last_words(&mut self) -> Result<String> {
-        let ended_well = self.finish().with_context(|| format!("after frame {}", self.delivered))?;
+        let status = self.finish().with_context(|| format!("after frame {}", self.delivered))?;
         let summary = lock(&self.summary);
         let (count, words) = (self.delivered, summary.words());
         let short = self.count.is_none_or(|expected| count < expected);
-        Ok(if !ended_well || (summary.failed && short) {
-            let of = self.count.filter(|&expected| expected > count).map_or(String::new(), |n| format!(" of {n}"));
-            format!("the video is damaged after frame {count}{of}: ffmpeg says: {words}")
-        } else if !summary.complaints.is_empty() {
-            format!("end of the video, {count} frames, not all of them whole: ffmpeg says: {words}")
-        } else {
+        let of = self.count.filter(|&expected| expected > count).map_or(String::new(), |n| format!(" of {n}"));
+        if status.code().is_none() {
+            bail!("ffmpeg was ended from outside after frame {count}{of} ({status})");
+        }
+        if !status.success() || (summary.failed && short) {
+            bail!("the video is damaged after frame {count}{of}: ffmpeg says: {words}");
+        }
+        Ok(if summary.complaints.is_empty() {
             format!("end of the video, {count} frames")
+        } else {
+            format!("end of the video, {count} frames, not all of them whole: ffmpeg says: {words}")
         })
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 pub use config::{DepthUnit, NetConfig};
-pub use survey::{Entry, Status, survey};
+pub use survey::{Entry, Status, carries_faces, survey};
 
 /// Environment variable that names the models folder.
 pub const FOLDER_VARIABLE: &str = "LIXELSCOPE_MODELS";
@@ -43,16 +43,10 @@ pub enum Role {
     I2lHand,
     /// 3D PoseNet.
     PoseNet3d,
-    /// SMPL, neutral.
-    SmplNeutral,
-    /// SMPL, female.
-    SmplFemale,
-    /// SMPL, male.
-    SmplMale,
+    /// SMPL.
+    Smpl,
     /// MANO, right hand.
-    ManoRight,
-    /// MANO, left hand.
-    ManoLeft,
+    Mano,
 }
 
 /// Checkpoints are looked for in this order: mapped before parsed.
@@ -62,18 +56,15 @@ const BODY_EXTENSIONS: [&str; 2] = ["npz", "pkl"];
 
 impl Role {
     /// All roles, in the order of the pipeline.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 8] = [
         Self::Detector,
         Self::RootNet,
         Self::RootNetHand,
         Self::I2lBody,
         Self::I2lHand,
         Self::PoseNet3d,
-        Self::SmplNeutral,
-        Self::SmplFemale,
-        Self::SmplMale,
-        Self::ManoRight,
-        Self::ManoLeft,
+        Self::Smpl,
+        Self::Mano,
     ];
 
     /// What it is, for people.
@@ -85,11 +76,8 @@ impl Role {
             Self::I2lBody => "I2L-MeshNet, body",
             Self::I2lHand => "I2L-MeshNet, hand",
             Self::PoseNet3d => "3D PoseNet (skeleton)",
-            Self::SmplNeutral => "SMPL body model, neutral",
-            Self::SmplFemale => "SMPL body model, female",
-            Self::SmplMale => "SMPL body model, male",
-            Self::ManoRight => "MANO hand model, right",
-            Self::ManoLeft => "MANO hand model, left",
+            Self::Smpl => "SMPL body model",
+            Self::Mano => "MANO model of the right hand",
         }
     }
 
@@ -103,21 +91,25 @@ impl Role {
             Self::I2lBody => &["i2l_body"],
             Self::I2lHand => &["i2l_hand"],
             Self::PoseNet3d => &["posenet3d"],
-            Self::SmplNeutral => {
-                &["smpl_neutral", "basicmodel_neutral_lbs_10_207_0_v1.1.0", "basicmodel_neutral_lbs_10_207_0_v1.0.0"]
-            }
-            Self::SmplFemale => {
-                &["smpl_female", "basicmodel_f_lbs_10_207_0_v1.1.0", "basicmodel_f_lbs_10_207_0_v1.0.0"]
-            }
-            Self::SmplMale => &["smpl_male", "basicmodel_m_lbs_10_207_0_v1.1.0", "basicmodel_m_lbs_10_207_0_v1.0.0"],
-            Self::ManoRight => &["mano_right"],
-            Self::ManoLeft => &["mano_left"],
+            // The neutral one fits everybody; the parameter stage was trained with it.
+            Self::Smpl => &[
+                "smpl_neutral",
+                "basicmodel_neutral_lbs_10_207_0_v1.1.0",
+                "basicmodel_neutral_lbs_10_207_0_v1.0.0",
+                "smpl_female",
+                "basicmodel_f_lbs_10_207_0_v1.1.0",
+                "basicmodel_f_lbs_10_207_0_v1.0.0",
+                "smpl_male",
+                "basicmodel_m_lbs_10_207_0_v1.1.0",
+                "basicmodel_m_lbs_10_207_0_v1.0.0",
+            ],
+            Self::Mano => &["mano_right"],
         }
     }
 
     /// Whether the file is a body model, not a network's checkpoint.
     pub fn is_body_model(self) -> bool {
-        matches!(self, Self::SmplNeutral | Self::SmplFemale | Self::SmplMale | Self::ManoRight | Self::ManoLeft)
+        matches!(self, Self::Smpl | Self::Mano)
     }
 
     /// The names under which it is looked for, in words; upper and lower case are one.
@@ -155,11 +147,11 @@ impl Role {
                 "the authors' release, https://github.com/mks0601/3DMPPE_POSENET_RELEASE: a snapshot_N.pth.tar of the \
                  pre-trained models, renamed to posenet3d.pth.tar"
             }
-            Self::SmplNeutral | Self::SmplFemale | Self::SmplMale => {
+            Self::Smpl => {
                 "https://smpl.is.tue.mpg.de, after registration and under its licence (the neutral model of version \
                  1.0.0 comes with SMPLify, https://smplify.is.tue.mpg.de)"
             }
-            Self::ManoRight | Self::ManoLeft => "https://mano.is.tue.mpg.de, after registration and under its licence",
+            Self::Mano => "https://mano.is.tue.mpg.de, after registration and under its licence",
         }
     }
 }
@@ -237,19 +229,19 @@ mod tests {
         assert_eq!(best(Role::Detector, &detectors), Some("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"));
         assert_eq!(best(Role::Detector, &detectors[..1]), None);
         let smpl = ["basicModel_neutral_lbs_10_207_0_v1.0.0.pkl", "SMPL_NEUTRAL.pkl", "SMPL_FEMALE.pkl"];
-        assert_eq!(best(Role::SmplNeutral, &smpl), Some("SMPL_NEUTRAL.pkl"));
-        assert_eq!(best(Role::SmplNeutral, &smpl[..1]), Some(smpl[0]));
-        assert_eq!(best(Role::ManoLeft, &["MANO_RIGHT.pkl", "MANO_LEFT.pkl"]), Some("MANO_LEFT.pkl"));
+        assert_eq!(best(Role::Smpl, &smpl), Some("SMPL_NEUTRAL.pkl"));
+        assert_eq!(best(Role::Smpl, &smpl[..1]), Some(smpl[0]));
+        assert_eq!(best(Role::Mano, &["MANO_LEFT.pkl", "MANO_RIGHT.pkl"]), Some("MANO_RIGHT.pkl"));
     }
 
     #[test]
     fn what_is_missing_is_said_with_its_names_and_its_source() {
         let folder = tempfile::tempdir().unwrap();
-        let error = require(folder.path(), Role::ManoRight).unwrap_err().to_string();
+        let error = require(folder.path(), Role::Mano).unwrap_err().to_string();
         assert!(error.contains("mano_right.pkl") && error.contains("mano.is.tue.mpg.de"), "{error}");
         fs::create_dir(folder.path().join("mano_v1_2")).unwrap();
         let path = folder.path().join("mano_v1_2/MANO_RIGHT.pkl");
         fs::write(&path, "").unwrap();
-        assert_eq!(require(folder.path(), Role::ManoRight).unwrap(), path);
+        assert_eq!(require(folder.path(), Role::Mano).unwrap(), path);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{NetConfig, Role, find};
-use crate::body::{BodyModel, Family};
+use crate::body::{BodyModel, Family, SnapshotBody};
 use crate::nets::weights::{Container, WeightFile};
 
 /// One role of the models folder.
@@ -58,9 +58,15 @@ pub fn survey(folder: &Path) -> Vec<Entry> {
     Role::ALL.map(entry).into()
 }
 
+/// Whether an I2L-MeshNet snapshot brings the faces of its mesh along.
+pub fn carries_faces(snapshot: &Path) -> bool {
+    let body = WeightFile::open(snapshot).and_then(|file| SnapshotBody::read(&file));
+    body.is_ok_and(|body| body.is_some())
+}
+
 fn body_model(path: &Path, role: Role) -> Result<String> {
     let model = BodyModel::open(path)?;
-    let expected = if matches!(role, Role::ManoLeft | Role::ManoRight) { Family::Mano } else { Family::Smpl };
+    let expected = if role == Role::Mano { Family::Mano } else { Family::Smpl };
     ensure!(model.family() == expected, "it is {}, not {}", model.family().name(), expected.name());
     let topology = model.topology();
     Ok(format!(
@@ -81,7 +87,7 @@ fn checkpoint(path: &Path, role: Role) -> Result<String> {
     };
     let holds = match role {
         Role::Detector => format!("{} classes", grouped(outputs("roi_heads.box_predictor.cls_score.weight")?)),
-        Role::RootNet => {
+        Role::RootNet | Role::RootNetHand => {
             outputs("root.depth_layer.weight")?;
             let unit = config.depth_unit.metres();
             format!("box of {} x {} m", config.real_box[0] * unit, config.real_box[1] * unit)

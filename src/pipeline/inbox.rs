@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::infer::Part;
 use super::live::{Command, Status};
-use crate::capture::Frame;
+use crate::capture::{Frame, SourceKind};
 use crate::result::FrameResult;
 
 /// What reaches the thread "infer".
@@ -19,7 +19,7 @@ pub(super) enum Message {
     Loading { what: String, done: f32 },
     Loaded(Result<Part>),
     LoaderDone,
-    SourceOpened { generation: u64, description: String },
+    SourceOpened { generation: u64, description: String, kind: SourceKind },
     SourceStalled { generation: u64, note: Option<String> },
     SourceClosed { generation: u64, why: Result<String> },
 }

@@ -230,8 +230,8 @@ impl Loader<'_> {
 
     fn mesh(&mut self, kind: EstimatorKind) -> Result<Part> {
         let (role, body_role) = match kind {
-            EstimatorKind::Hand => (models::Role::I2lHand, models::Role::ManoRight),
-            _ => (models::Role::I2lBody, models::Role::SmplNeutral),
+            EstimatorKind::Hand => (models::Role::I2lHand, models::Role::Mano),
+            _ => (models::Role::I2lBody, models::Role::Smpl),
         };
         let (file, config) = self.open(role)?;
         let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;

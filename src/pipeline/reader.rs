@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::inbox::{Incoming, Message, Shared, lock};
 use super::live::OpenSource;
-use crate::capture::Next;
+use crate::capture::{Next, SourceKind};
 use crate::settings::SourceSpec;
 
 /// Reads a source until it ends, fails or is cancelled. Says why it ended.
@@ -24,8 +24,10 @@ pub(super) fn read_source(
         return Ok(String::new());
     }
     let mut source = open(spec)?;
-    shared.post(Message::SourceOpened { generation, description: source.describe() });
+    let kind = source.kind();
+    shared.post(Message::SourceOpened { generation, description: source.describe(), kind });
     let live = source.is_live();
+    let droppable = kind == SourceKind::Motion && source.frame_interval().is_some();
     let interval = source.frame_interval();
     let mut due = Instant::now();
     let mut asked = Instant::now();
@@ -34,10 +36,7 @@ pub(super) fn read_source(
         if !live {
             // Pictures wait until the last one was taken; a video does so while it is held.
             let mut inbox = lock(&shared.inbox);
-            while !inbox.stop
-                && inbox.generation == generation
-                && inbox.frame.is_some()
-                && (interval.is_none() || inbox.paused)
+            while !inbox.stop && inbox.generation == generation && inbox.frame.is_some() && (!droppable || inbox.paused)
             {
                 inbox = shared.taken.wait(inbox).unwrap_or_else(PoisonError::into_inner);
             }

@@ -9,7 +9,7 @@ use image::RgbImage;
 
 use crate::body::{BodyModel, Topology};
 use crate::camera_mesh::{BODY_BOX_M, HAND_BOX_M, LixelVolume};
-use crate::capture::Frame;
+use crate::capture::{Frame, SourceKind};
 use crate::crop::Crop;
 use crate::detect::track::{TrackedPerson, Tracker, TrackerConfig};
 use crate::detect::{Detector, PersonBox};
@@ -104,6 +104,9 @@ pub struct Stages {
     /// Whose heatmaps are wanted.
     pub landmarks: Vec<Landmark>,
     settings: Settings,
+    kind: SourceKind,
+    /// Of the last frame.
+    frame_size: Option<(u32, u32)>,
     tracker: Tracker,
     frames_until_detection: u32,
     boxes: Vec<TrackedBox>,
@@ -120,6 +123,8 @@ impl Stages {
             landmarks: Vec::new(),
             tracker: Tracker::new(TrackerConfig::with_score_threshold(settings.score_threshold)),
             settings,
+            kind: SourceKind::Motion,
+            frame_size: None,
             frames_until_detection: 0,
             boxes: Vec::new(),
         }
@@ -139,7 +144,14 @@ impl Stages {
         self.settings = settings;
     }
 
-    /// Starts over, as for another source: nobody is tracked, the next frame is searched.
+    /// Starts over with another source.
+    pub fn begin(&mut self, kind: SourceKind) {
+        self.kind = kind;
+        self.frame_size = None;
+        self.forget_people();
+    }
+
+    /// Nobody is tracked any more, the next frame is searched.
     pub fn forget_people(&mut self) {
         self.tracker.clear();
         self.boxes.clear();
@@ -149,6 +161,14 @@ impl Stages {
     /// One frame through all stages.
     pub fn process(&mut self, frame: Arc<Frame>, pass: Pass) -> Result<FrameResult> {
         let mut timing = StageTimes::default();
+        // Nobody is followed into another picture.
+        let size = frame.rgb.dimensions();
+        let another = self.frame_size.is_some_and(|last| last != size);
+        if pass == Pass::Next && (another || self.kind == SourceKind::Pictures) {
+            self.forget_people();
+        }
+        self.frame_size = Some(size);
+
         let started = Instant::now();
         let detector_ran = self.find_boxes(&frame, pass).context("the detector failed")?;
         timing.add(Stage::Detect, started.elapsed());
@@ -204,7 +224,8 @@ impl Stages {
                 self.tracker.predict(frame.index);
                 if first {
                     self.tracker.update_from_detections(&detector.detect(frame)?);
-                    self.frames_until_detection = self.settings.detect_every.max(1);
+                    self.frames_until_detection =
+                        if self.kind == SourceKind::Motion { self.settings.detect_every.max(1) } else { 1 };
                 }
                 if pass == Pass::Next {
                     self.frames_until_detection -= 1;
@@ -232,11 +253,12 @@ impl Stages {
         // crop
         let started = Instant::now();
         let size = estimator.input_size();
-        let (boxes, crops): (Vec<_>, Vec<_>) = self
-            .boxes
-            .iter()
-            .filter_map(|tracked| Some((*tracked, Crop::of_tight_box(tracked.person.rect, width, height, size)?)))
-            .unzip();
+        // What lies outside the frame is cut off first: the release's clipping would shift such a box into the frame.
+        let crop = |tracked: &TrackedBox| {
+            let inside = tracked.person.rect.clipped(width, height)?;
+            Some((*tracked, Crop::of_tight_box(inside, width, height, size)?))
+        };
+        let (boxes, crops): (Vec<_>, Vec<_>) = self.boxes.iter().filter_map(crop).unzip();
         if boxes.is_empty() {
             return Ok(());
         }

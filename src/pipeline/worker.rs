@@ -13,12 +13,13 @@ use super::infer::{self, Part};
 use super::live::{Command, LoadNetworks, OpenSource, Phase, Status};
 use super::reader::read_source;
 use super::stages::{Pass, Stages};
-use crate::capture::Frame;
+use crate::capture::{Frame, SourceKind};
 use crate::result::Stage;
 use crate::settings::{BoxSource, Settings, SourceSpec};
 
 enum SourceState {
     None,
+    Opening,
     Open,
     Ended(String),
     Failed(String),
@@ -43,6 +44,9 @@ pub(super) struct Worker {
     /// What went wrong with the last frame.
     failure: Option<String>,
     last_frame: Option<Arc<Frame>>,
+    kind: SourceKind,
+    /// A frame of this source was shown.
+    shown: bool,
     step_credit: u32,
     /// When the latest results were done.
     finished: VecDeque<Instant>,
@@ -67,6 +71,8 @@ impl Worker {
             part_notes: Vec::new(),
             failure: None,
             last_frame: None,
+            kind: SourceKind::Motion,
+            shown: false,
             step_credit: 0,
             finished: VecDeque::new(),
         }
@@ -105,7 +111,9 @@ impl Worker {
             if inbox.stop {
                 return None;
             }
-            let flows = !inbox.paused || self.step_credit > 0;
+            // Pictures stay until the networks are there to look at them; one is shown meanwhile.
+            let unseen = self.kind != SourceKind::Motion && self.loads_running > 0 && self.shown;
+            let flows = (!inbox.paused || self.step_credit > 0) && !unseen;
             if !inbox.messages.is_empty() || (flows && inbox.frame.is_some()) {
                 break;
             }
@@ -123,9 +131,11 @@ impl Worker {
         Some((messages, frame))
     }
 
-    /// No frame will come by itself: a command shows its effect on the frame that is there.
+    /// No frame will come by itself, or not soon: a command shows its effect on the frame that is there.
     fn is_still(&self) -> bool {
-        lock(&self.shared.inbox).paused || !matches!(self.source_state, SourceState::Open)
+        lock(&self.shared.inbox).paused
+            || self.kind != SourceKind::Motion
+            || !matches!(self.source_state, SourceState::Open)
     }
 
     /// Carries out a message. Says whether the frame that is shown should be computed again.
@@ -140,10 +150,12 @@ impl Worker {
                     self.loading = None;
                 }
             }
-            Message::SourceOpened { generation, description } => {
+            Message::SourceOpened { generation, description, kind } => {
                 if generation == self.generation() {
                     self.source_state = SourceState::Open;
                     self.source_name = description;
+                    self.kind = kind;
+                    self.stages.begin(kind);
                 }
             }
             Message::SourceStalled { generation, note } => {
@@ -169,7 +181,8 @@ impl Worker {
         match command {
             Command::Pause(paused) => {
                 lock(&self.shared.inbox).paused = paused;
-                self.step_credit = 0;
+                // A source that was only just opened shows its first frame.
+                self.step_credit = u32::from(!self.shown);
                 self.shared.taken.notify_all();
                 return false;
             }
@@ -303,9 +316,14 @@ impl Worker {
         self.stages.forget_people();
         self.finished.clear();
         self.stalled = None;
-        self.source_state = SourceState::Open;
-        self.source_name = String::new();
+        self.source_state = SourceState::Opening;
+        self.source_name = source.to_string();
         self.source = Some(source.clone());
+        self.shown = false;
+        // What was shown belongs to another source; this one's first frame is shown even while paused.
+        *lock(&self.shared.newest) = None;
+        self.last_frame = None;
+        self.step_credit = u32::from(lock(&self.shared.inbox).paused);
 
         let cancel = Arc::new(AtomicBool::new(false));
         let thread = {
@@ -328,6 +346,7 @@ impl Worker {
     fn process(&mut self, frame: Arc<Frame>, pass: Pass, waited: Duration) {
         let stages = &mut self.stages;
         self.last_frame = Some(Arc::clone(&frame));
+        self.shown = true;
         let result = match guarded("a stage", || stages.process(Arc::clone(&frame), pass)) {
             Ok(mut result) => {
                 self.failure = None;
@@ -366,6 +385,7 @@ impl Worker {
             (SourceState::Failed(why), _) => Phase::Failed(why.clone()),
             (_, Some((what, done))) => Phase::Loading { what: what.clone(), done: *done },
             (SourceState::Ended(why), _) => Phase::Ended(why.clone()),
+            (SourceState::Opening, _) => Phase::Loading { what: "opening the source".into(), done: 0.0 },
             (SourceState::None, _) => Phase::Ended("no source is open".into()),
             (SourceState::Open, _) if paused => Phase::Paused,
             (SourceState::Open, _) => Phase::Running,

@@ -125,6 +125,8 @@ pub struct State {
     help: bool,
     /// The 3D view was fitted to people, or turned by hand: it is left alone from then on.
     orbit_settled: bool,
+    /// The source that the 3D view was fitted to.
+    source: String,
     orbit_aspect: f32,
     message: Option<Message>,
     side_share: f32,
@@ -161,6 +163,7 @@ impl State {
             all_notes: false,
             help: false,
             orbit_settled: false,
+            source: String::new(),
             orbit_aspect: 1.0,
             message: None,
             side_share: SIDE_SHARE,
@@ -220,6 +223,10 @@ impl State {
 
     /// Follows the pipeline where it changed by itself.
     fn follow(&mut self, status: &Status) {
+        if status.source != self.source {
+            self.source.clone_from(&status.source);
+            self.orbit_settled = false;
+        }
         if self.was_paused != status.paused {
             self.was_paused = status.paused;
             self.paused = status.paused;

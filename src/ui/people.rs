@@ -25,6 +25,13 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, max_height_pt: 
             Some(_) if state.draws_boxes() && state.drawn_boxes().is_empty() => {
                 theme::empty_state(ui, "No boxes drawn", "Drag a rectangle around each person, on the frame.");
             }
+            Some(result) if result.bins == 0 => {
+                theme::empty_state(
+                    ui,
+                    "Nobody has looked",
+                    "The network is not loaded; the note above the frame says why.",
+                );
+            }
             Some(_) => theme::empty_state(ui, "No people in this frame", ""),
         }
         ui.add_space(6.0);

@@ -164,7 +164,9 @@ pub(super) fn notes(ui: &mut Ui, view: &View, state: &mut State) {
                 ui.with_layout(Layout::top_down(Align::Min), |ui| {
                     if state.all_notes && notes.len() > 1 {
                         let height = (ui.ctx().content_rect().height() * 0.25).max(40.0);
-                        egui::ScrollArea::vertical().id_salt("notes").max_height(height).show(ui, |ui| {
+                        let area = egui::ScrollArea::vertical().id_salt("notes").max_height(height);
+                        // In this row the panel would otherwise keep the height of one note.
+                        area.min_scrolled_height(height).show(ui, |ui| {
                             for note in &notes {
                                 ui.add(egui::Label::new(note.as_str()).wrap());
                             }
