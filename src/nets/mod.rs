@@ -28,7 +28,7 @@ pub type Lap<'a> = dyn FnMut(&'static str) -> CandleResult<()> + Send + 'a;
 
 /// Runs a network's work on the CPU within the pool of threads that its kernels are shared out to. From elsewhere each
 /// of its hundreds of loops would put the caller to sleep and wake it again.
-fn on_pool<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
+pub fn on_pool<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
     if device.is_cpu() { rayon::scope(|_| work()) } else { work() }
 }
 
