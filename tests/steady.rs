@@ -124,7 +124,7 @@ fn whole_networks() -> Result<()> {
     assert!(bytes <= 3 * input, "rootnet allocates {bytes} bytes");
 
     let skeleton = PoseNet3d::load(sizes, 21, &zeros())?;
-    let [count, bytes] = per_frame(|| Ok(drop(skeleton.forward_flip_averaged(&patches, &MUCO)?)))?;
+    let [count, bytes] = per_frame(|| skeleton.forward_flip_averaged(&patches, &MUCO).map(drop))?;
     println!("posenet3d: {count} allocations, {bytes} bytes in large ones; input {input}");
     // The mirrored patches make twice the input, which is put together and normalised in two steps.
     assert!(bytes <= 9 * input, "posenet3d allocates {bytes} bytes");

@@ -52,6 +52,12 @@ impl Drop for Buffer {
     }
 }
 
+/// Gives back the memory that no work uses at the moment; the next work takes it anew. For when a network has gone.
+pub fn release_memory() {
+    let pieces = std::mem::take(&mut Free::lock().0);
+    drop(pieces);
+}
+
 /// Pieces of memory that nobody uses at the moment.
 struct Free(Vec<Vec<Line>>);
 

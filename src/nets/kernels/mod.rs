@@ -24,7 +24,7 @@ mod winograd;
 pub use conv::{Finish, PackedConv, PackedDeconv};
 pub use gather::{PixelGroups, gather};
 pub use linear::PackedLinear;
-pub use map::Map;
+pub use map::{Map, release_memory};
 pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
