@@ -1,11 +1,13 @@
 //! `lixelscope bench`: the time of each network and of its stages, in the published architectures.
 //!
 //! Weights do not change how long a network takes, so they are drawn from a fixed seed: the figures need no checkpoint
-//! and are the same for everyone.
+//! and are the same for everyone. Operations are those of the CPU's kernels (`kernels::multiply_adds`), held against
+//! what the same threads reach with everything in registers.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Result as CandleResult, Shape, Tensor};
@@ -17,10 +19,13 @@ use serde::Serialize;
 use crate::cli::{BadInput, BenchArgs};
 use crate::nets::i2l::{I2l, I2lShape, ParamShape};
 use crate::nets::input::patches_tensor;
+use crate::nets::kernels::{self, Isa};
+use crate::nets::layers::BN_EPS;
 use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::posenet3d::{self, PoseNet3d};
+use crate::nets::resnet::{Depth, Stages, Stem};
 use crate::nets::rootnet::RootNet;
-use crate::nets::{Lap, NetSizes};
+use crate::nets::{self, Lap, NetSizes};
 use crate::pipeline::infer;
 
 /// Milliseconds of one stage over the runs.
@@ -32,10 +37,29 @@ pub struct Row {
     pub batch: usize,
     /// A stage of the network, or "total".
     pub stage: &'static str,
+    /// The fastest run: on a busy machine the nearest to what a quiet one takes.
+    pub best_ms: f64,
     /// Half of the runs took at most this long.
     pub median_ms: f64,
     /// 95 % of the runs took at most this long.
     pub p95_ms: f64,
+    /// Speed of half of the runs at least; a multiply-add counts as two operations. Only those that are done: the fast
+    /// convolutions do fewer than their definition. `None` where they are not counted.
+    pub gflops: Option<f64>,
+    /// The same as a share of the machine's peak.
+    pub peak_share: Option<f64>,
+}
+
+/// What a network costs before and beside its runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cost {
+    /// "i2l_body".
+    pub network: &'static str,
+    /// From the first weight to the first result, without the time in which the weights were drawn.
+    pub start_ms: f64,
+    /// Most memory that the process held, all batches; `None` where the system does not tell. The system may keep some
+    /// of what earlier networks gave back: exact for the first network of a run.
+    pub peak_resident_mib: Option<f64>,
 }
 
 /// What `--json` writes.
@@ -43,8 +67,13 @@ pub struct Row {
 struct Report {
     version: &'static str,
     backend: String,
+    /// Threads of the kernels on the CPU.
+    threads: usize,
+    /// What these threads reach at best; `None` on other devices.
+    peak_gflops: Option<f64>,
     runs: u32,
     rows: Vec<Row>,
+    networks: Vec<Cost>,
 }
 
 /// A network that can be timed: takes a batch, calls `lap` at the end of each stage.
@@ -53,7 +82,8 @@ type Run = Box<dyn Fn(usize, &mut Lap<'_>) -> Result<()>>;
 /// Name of a network, and how to make it.
 type Network = (&'static str, fn(&Device) -> Result<Run>);
 
-const NETWORKS: [Network; 6] = [
+const NETWORKS: [Network; 7] = [
+    ("resnet50", backbone),
     ("maskrcnn_800", |device| detector(device, 800, 1333)),
     ("maskrcnn_320", |device| detector(device, 320, 533)),
     ("rootnet", rootnet),
@@ -75,11 +105,16 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         let names = NETWORKS.map(|(name, _)| name).join(", ");
         return Err(BadInput(format!("--only: no network has such a name; there are {names}")).into());
     }
+    if let Some(threads) = args.threads {
+        // The first to ask decides, and nobody has asked before.
+        rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global().context("--threads")?;
+    }
     let (device, backend) = infer::device(args.backend)?;
     if let Some(path) = &args.json {
         // Better now than after all the timing.
         fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    let peak_gflops = device.is_cpu().then(|| kernels::peak_gflops(Isa::detect()));
     let mut out = std::io::stdout().lock();
     let mut say = |line: String| {
         use std::io::Write;
@@ -87,57 +122,107 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         let _ = writeln!(out, "{line}");
     };
     say(format!("{backend}, {} runs each, milliseconds", args.runs));
-    say(format!("{:14} {:>5}  {:20} {:>10} {:>10}", "network", "batch", "stage", "median", "p95"));
-    let mut rows = Vec::new();
+    if let Some(peak) = peak_gflops {
+        say(format!("{:?}: {peak:.0} GFLOP/s at best", Isa::detect()));
+    }
+    say(format!(
+        "{:14} {:>5}  {:20} {:>10} {:>10} {:>10} {:>10} {:>8}",
+        "network", "batch", "stage", "best", "median", "p95", "GFLOP/s", "of peak"
+    ));
+    let (mut rows, mut networks) = (Vec::new(), Vec::new());
     for (name, make) in wanted {
+        reset_peak_resident();
+        let (started, drawn) = (Instant::now(), drawing_secs());
         let run = make(&device).with_context(|| format!("cannot make {name}"))?;
+        let mut start_ms = None;
         for &batch in &args.batch {
-            for row in measure(name, batch, args.runs, &device, &run)? {
-                let Row { network, batch, stage, median_ms, p95_ms } = &row;
-                say(format!("{network:14} {batch:>5}  {stage:20} {median_ms:>10.2} {p95_ms:>10.2}"));
+            measure(name, batch, 1, &device, &run)?; // To warm up.
+            start_ms.get_or_insert_with(|| (started.elapsed().as_secs_f64() - (drawing_secs() - drawn)) * 1e3);
+            for mut row in measure(name, batch, args.runs, &device, &run)? {
+                row.peak_share = row.gflops.zip(peak_gflops).map(|(reached, peak)| reached / peak);
+                say(line(&row));
                 rows.push(row);
             }
         }
+        let cost = Cost { network: name, start_ms: start_ms.unwrap_or(f64::NAN), peak_resident_mib: peak_resident() };
+        let memory = cost.peak_resident_mib.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB resident"));
+        say(format!("{name:14} first result after {:.0} ms{memory}", cost.start_ms));
+        networks.push(cost);
+        drop(run);
+        kernels::release_memory();
     }
     if let Some(path) = &args.json {
-        let report = Report { version: env!("CARGO_PKG_VERSION"), backend, runs: args.runs, rows };
+        let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
+        let report = Report { version, backend, threads, peak_gflops, runs: args.runs, rows, networks };
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-/// Times one network: one run to warm up, then `runs` that count.
+/// A row of the table.
+fn line(row: &Row) -> String {
+    let Row { network, batch, stage, best_ms, median_ms, p95_ms, gflops, peak_share } = row;
+    let gflops = gflops.map_or("-".into(), |g| format!("{g:.1}"));
+    let share = peak_share.map_or("-".into(), |s| format!("{:.0} %", s * 100.0));
+    format!(
+        "{network:14} {batch:>5}  {stage:20} {best_ms:>10.2} {median_ms:>10.2} {p95_ms:>10.2} {gflops:>10} {share:>8}"
+    )
+}
+
+/// What was noted of one stage.
+struct Stage {
+    name: &'static str,
+    times_ms: Vec<f64>,
+    multiply_adds: u64,
+}
+
+/// Times one network.
 fn measure(network: &'static str, batch: usize, runs: u32, device: &Device, run: &Run) -> Result<Vec<Row>> {
-    let mut stages: Vec<(&'static str, Vec<f64>)> = Vec::new();
-    for counted in (0..=runs).map(|i| i > 0) {
+    let mut stages: Vec<Stage> = Vec::new();
+    for _ in 0..runs {
         device.synchronize()?;
-        let started = Instant::now();
-        let mut last = started;
-        let mut note = |stage, ms: f64| {
-            if !counted {
-                return;
-            }
-            match stages.iter_mut().find(|(name, _)| *name == stage) {
-                Some((_, times)) => times.push(ms),
-                None => stages.push((stage, vec![ms])),
+        let mut note = |name, started: Instant, counted: u64| {
+            let (ms, multiply_adds) = (started.elapsed().as_secs_f64() * 1e3, kernels::multiply_adds() - counted);
+            if let Some(stage) = stages.iter_mut().find(|stage| stage.name == name) {
+                stage.times_ms.push(ms);
+            } else {
+                stages.push(Stage { name, times_ms: vec![ms], multiply_adds });
             }
         };
+        let first = (Instant::now(), kernels::multiply_adds());
+        let mut last = first;
         run(batch, &mut |stage| {
             device.synchronize()?;
-            note(stage, last.elapsed().as_secs_f64() * 1e3);
-            last = Instant::now();
+            note(stage, last.0, last.1);
+            last = (Instant::now(), kernels::multiply_adds());
             Ok(())
         })
         .with_context(|| format!("{network}, batch {batch}"))?;
         device.synchronize()?;
-        note("total", started.elapsed().as_secs_f64() * 1e3);
+        note("total", first.0, first.1);
     }
-    let row = |(stage, mut times): (&'static str, Vec<f64>)| {
-        times.sort_by(f64::total_cmp);
-        Row { network, batch, stage, median_ms: quantile(&times, 0.5), p95_ms: quantile(&times, 0.95) }
+    let row = |Stage { name, mut times_ms, multiply_adds }: Stage| {
+        times_ms.sort_by(f64::total_cmp);
+        let [best_ms, median_ms, p95_ms] = [0.0, 0.5, 0.95].map(|q| quantile(&times_ms, q));
+        let gflops = (multiply_adds > 0).then(|| 2.0 * multiply_adds as f64 / median_ms / 1e6);
+        Row { network, batch, stage: name, best_ms, median_ms, p95_ms, gflops, peak_share: None }
     };
     Ok(stages.into_iter().map(row).collect())
+}
+
+/// Forgets the most memory that was held so far. Linux; elsewhere nothing happens and [`peak_resident`] is `None`.
+fn reset_peak_resident() {
+    // Where it may not be written the figure stays that of the whole process.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The most memory that was held since then, MiB.
+fn peak_resident() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
 }
 
 /// The value that a share `q` of the sorted values does not exceed (nearest rank).
@@ -154,6 +239,22 @@ fn detector(device: &Device, shorter_side: usize, longest_side: usize) -> Result
         let pictures = vec![&picture; batch];
         net.detect_batch_watched(&pictures, maskrcnn::Query::default(), lap)?;
         Ok(())
+    }))
+}
+
+/// The part that all networks share.
+fn backbone(device: &Device) -> Result<Run> {
+    let weights = random_weights(device);
+    let (stem, stages) = (Stem::load(BN_EPS, &weights)?, Stages::load(Depth::RESNET50, BN_EPS, &weights)?);
+    let patches = patches_tensor(&[noise(256, 256)], device)?;
+    Ok(Box::new(move |batch, lap| {
+        let patches = patches.repeat((batch, 1, 1, 1))?;
+        nets::on_pool(patches.device(), || -> Result<()> {
+            let early = stem.run(&patches)?;
+            lap("stem")?;
+            stages.run(&early)?;
+            Ok(lap("stages")?)
+        })
     }))
 }
 
@@ -221,12 +322,20 @@ fn noise(width: u32, height: u32) -> RgbImage {
 /// Weights of the right size for any name: convolutions that keep the variance, batch norms that do nothing.
 struct RandomWeights;
 
+static DRAWING_NANOS: AtomicU64 = AtomicU64::new(0);
+
+/// Time spent drawing weights since the program started.
+fn drawing_secs() -> f64 {
+    Duration::from_nanos(DRAWING_NANOS.load(Ordering::Relaxed)).as_secs_f64()
+}
+
 fn random_weights(device: &Device) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(RandomWeights), DType::F32, device.clone())
 }
 
 impl SimpleBackend for RandomWeights {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+        let started = Instant::now();
         let is_scale = shape.rank() == 1 && !name.ends_with("bias") && !name.ends_with("mean");
         let (offset, scale) = if is_scale {
             (1.0, 0.0)
@@ -237,6 +346,7 @@ impl SimpleBackend for RandomWeights {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
         let values: Vec<f32> = Noise(hasher.finish()).take(shape.elem_count()).map(|v| offset + scale * v).collect();
+        DRAWING_NANOS.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
     }
 
@@ -258,6 +368,7 @@ mod tests {
         let sorted: Vec<f64> = (1..=20).map(f64::from).collect();
         assert_eq!(quantile(&sorted, 0.5), 10.0);
         assert_eq!(quantile(&sorted, 0.95), 19.0);
+        assert_eq!(quantile(&sorted, 0.0), 1.0);
         assert_eq!(quantile(&[3.0], 0.95), 3.0);
         assert!(quantile(&[], 0.5).is_nan());
     }

@@ -172,6 +172,9 @@ pub struct BenchArgs {
     /// Batch sizes.
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4])]
     pub batch: Vec<usize>,
+    /// Threads of the networks on the CPU; all processors' where it is not said.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
     /// Also write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -319,7 +319,8 @@ fn bench_prints_a_table_and_writes_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("bench.json");
     let mut command = lixelscope();
-    command.args(["bench", "--backend", "cpu", "--only", "rootnet", "--runs", "2", "--batch", "1,2", "--json"]);
+    command.args(["bench", "--backend", "cpu", "--only", "rootnet", "--runs", "2", "--batch", "1,2"]);
+    command.args(["--threads", "1", "--json"]);
     let output = command.arg(&json).output().unwrap();
     expect_code(&output, 0);
     let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
@@ -331,6 +332,19 @@ fn bench_prints_a_table_and_writes_the_same() {
         let (median, p95) = (row["median_ms"].as_f64().unwrap(), row["p95_ms"].as_f64().unwrap());
         assert!(median > 0.0 && p95 >= median);
         assert!(text.contains(&format!("{median:.2}")), "{text}");
+        let (gflops, share) = (row["gflops"].as_f64().unwrap(), row["peak_share"].as_f64().unwrap());
+        // RootNet does some 7 G multiply-adds for a person, with Winograd's savings about half of it.
+        let billions = gflops * median / 1e3 / 2.0 / row["batch"].as_f64().unwrap();
+        assert!((2.0..8.0).contains(&billions), "{billions} G multiply-adds");
+        assert!(share > 0.0 && share < 1.5, "{share} of the peak");
+    }
+    assert_eq!(report["threads"], 1);
+    let cost = &report["networks"][0];
+    assert!(cost["network"] == "rootnet" && cost["start_ms"].as_f64().unwrap() > 0.0, "{cost}");
+    if cfg!(target_os = "linux") {
+        // 34 million weights, of which some are kept transformed.
+        let mib = cost["peak_resident_mib"].as_f64().unwrap();
+        assert!((100.0..2000.0).contains(&mib), "{mib} MiB");
     }
 }
 

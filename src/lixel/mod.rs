@@ -66,7 +66,10 @@ impl Lixels {
 
     /// From the logits of x, y and z, each `[B, N, D]`.
     pub fn from_logits(xyz: &[Tensor; 3]) -> CandleResult<Self> {
-        Self::new(softmax(&Tensor::stack(xyz, 2)?)?)
+        match moments::from_logits(xyz)? {
+            Some([heatmaps, coords, spread]) => Ok(Self { heatmaps, coords, spread }),
+            None => Self::new(softmax(&Tensor::stack(xyz, 2)?)?),
+        }
     }
 
     /// People in the batch.

@@ -6,11 +6,11 @@ use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
 use super::input::to_unit_range;
-use super::layers::{Activation, BN_EPS, DeconvStack, FoldedNorm, Pointwise1d};
+use super::layers::{Activation, BN_EPS, DeconvStack, Features, FoldedNorm, Pointwise1d};
 use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
 use super::pose2feat::Pose2Feat;
 use super::resnet::{Stages, Stem};
-use super::{Lap, NetSizes};
+use super::{Lap, NetSizes, on_pool};
 use crate::lixel::Lixels;
 use crate::result::BodyParams;
 
@@ -76,7 +76,7 @@ impl LixelHead {
         let head = |name: &str| Pointwise1d::load(C, points, None, Activation::None, &vb.pp(name));
         let norm = FoldedNorm::load(C * bins, BN_EPS, &vb.pp("conv_z_1.1"))?;
         Ok(Self {
-            deconv: DeconvStack::load(sizes.features(), &vb.pp("deconv"))?,
+            deconv: DeconvStack::load(sizes.features(), bins / 8, &vb.pp("deconv"))?,
             x: head("conv_x.0")?,
             y: head("conv_y.0")?,
             z_1: Pointwise1d::load(sizes.features(), C * bins, Some(norm), Activation::Relu, &vb.pp("conv_z_1.0"))?,
@@ -86,11 +86,12 @@ impl LixelHead {
     }
 
     /// `[B, C, D/8, D/8]` to heatmaps of D bins.
-    fn forward(&self, feature: &Tensor) -> CandleResult<Lixels> {
-        let plane = self.deconv.forward(feature)?; // [B, 256, D (y), D (x)]
-        let x = self.x.forward(&plane.mean(2)?)?; // [B, 256, D] -> [B, N, D]
-        let y = self.y.forward(&plane.mean(3)?)?;
-        let pooled = feature.flatten_from(2)?.mean_keepdim(2)?; // [B, C, 1]
+    fn forward(&self, feature: &Features) -> CandleResult<Lixels> {
+        let plane = self.deconv.run(feature)?; // [B, 256, D (y), D (x)]
+        let [over_rows, over_columns] = plane.line_means()?;
+        let x = self.x.forward(&over_rows)?; // [B, 256, D] -> [B, N, D]
+        let y = self.y.forward(&over_columns)?;
+        let pooled = feature.mean()?.unsqueeze(2)?; // [B, C, 1]
         let line = self.z_1.forward(&pooled)?; // [B, 256 D, 1]
         let line = line.reshape((line.dim(0)?, DeconvStack::CHANNELS, self.bins))?;
         Lixels::from_logits(&[x, y, self.z_2.forward(&line)?])
@@ -110,13 +111,13 @@ pub struct I2lOutput {
 /// The features between the stages.
 pub struct I2lFeatures {
     /// The patch after the stem, `[B, 64, D, D]`.
-    pub early: Tensor,
+    pub early: Features,
     /// PoseNet's backbone, `[B, C, D/8, D/8]`.
-    pub pose: Tensor,
+    pub pose: Features,
     /// Early feature and joints, `[B, 64, D, D]`.
-    pub pose2feat: Tensor,
+    pub pose2feat: Features,
     /// MeshNet's backbone, `[B, C, D/8, D/8]`.
-    pub mesh: Tensor,
+    pub mesh: Features,
 }
 
 /// The network.
@@ -169,15 +170,19 @@ impl I2l {
 
     /// As [`Self::forward`], telling when each stage is done.
     pub fn forward_watched(&self, patches: &Tensor, lap: &mut Lap<'_>) -> Result<I2lOutput> {
+        on_pool(patches.device(), || self.forward_on_pool(patches, lap))
+    }
+
+    fn forward_on_pool(&self, patches: &Tensor, lap: &mut Lap<'_>) -> Result<I2lOutput> {
         self.sizes.check_patches(patches)?;
-        let early = self.stem.forward(&to_unit_range(patches)?)?;
-        let pose = self.pose_backbone.forward(&early)?;
+        let early = self.stem.run(&to_unit_range(patches)?)?;
+        let pose = self.pose_backbone.run(&early)?;
         lap("pose backbone")?;
         let joints = self.pose_net.forward(&pose)?;
         lap("pose net")?;
-        let pose2feat = self.pose2feat.forward(&early, &joints.coords)?;
+        let pose2feat = self.pose2feat.run(&early, &joints.coords)?;
         lap("pose2feat")?;
-        let mesh = self.mesh_backbone.forward(&pose2feat)?;
+        let mesh = self.mesh_backbone.run(&pose2feat)?;
         lap("mesh backbone")?;
         let vertices = self.mesh_net.forward(&mesh)?;
         lap("mesh net")?;

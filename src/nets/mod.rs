@@ -19,12 +19,18 @@ mod torch_file;
 pub mod weights;
 
 use anyhow::{Result, bail};
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 
 use resnet::Depth;
 
 /// Told the name of a stage when it is done: a stop watch, for instance.
-pub type Lap<'a> = dyn FnMut(&'static str) -> CandleResult<()> + 'a;
+pub type Lap<'a> = dyn FnMut(&'static str) -> CandleResult<()> + Send + 'a;
+
+/// Runs a network's work on the CPU within the pool of threads that its kernels are shared out to. From elsewhere each
+/// of its hundreds of loops would put the caller to sleep and wake it again.
+pub fn on_pool<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
+    if device.is_cpu() { rayon::scope(|_| work()) } else { work() }
+}
 
 /// The sizes of a network that its weights do not tell: they stand in the small file beside the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,10 +6,11 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
-use super::NetSizes;
 use super::input::imagenet_undivided;
-use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack};
+use super::kernels;
+use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features};
 use super::resnet::{Stages, Stem};
+use super::{NetSizes, on_pool};
 use crate::lixel::{self, Lixels};
 use crate::result::Skeleton;
 
@@ -135,7 +136,7 @@ impl PoseNet3d {
             joints,
             stem: Stem::load(BN_EPS, &backbone)?,
             stages: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
-            deconv: DeconvStack::load(sizes.features(), &head.pp("deconv_layers"))?,
+            deconv: DeconvStack::load(sizes.features(), sizes.heatmap() / 8, &head.pp("deconv_layers"))?,
             volume: Conv2d::load(shape, true, None, Activation::None, &head.pp("final_layer"))?,
         })
     }
@@ -173,10 +174,20 @@ impl PoseNet3d {
 
     /// `[B, 3, H, W] -> [B, J, 3, D]`
     fn marginals(&self, patches: &Tensor) -> CandleResult<Tensor> {
+        on_pool(patches.device(), || self.marginals_on_pool(patches))
+    }
+
+    fn marginals_on_pool(&self, patches: &Tensor) -> CandleResult<Tensor> {
         let (people, joints, bins) = (patches.dim(0)?, self.joints, self.sizes.heatmap());
-        let feature = self.stages.forward(&self.stem.forward(&imagenet_undivided(patches)?)?)?;
-        let logits = self.volume.forward(&self.deconv.forward(&feature)?)?; // [B, J D, D, D]
-        let volume = lixel::softmax(&logits.reshape((people, joints, bins * bins * bins))?)?;
+        let feature = self.stages.run(&self.stem.run(&imagenet_undivided(patches)?)?)?;
+        let logits = self.volume.run(&self.deconv.run(&feature)?, None)?; // [B, J D, D, D]
+        if let Features::Blocked(map) = &logits
+            && bins.is_multiple_of(kernels::LANES)
+        {
+            let marginals = kernels::volume_marginals(kernels::Isa::detect(), map, bins);
+            return Tensor::from_vec(marginals, (people, joints, 3, bins), patches.device());
+        }
+        let volume = lixel::softmax(&logits.to_tensor()?.reshape((people, joints, bins * bins * bins))?)?;
         let volume = volume.reshape((people * joints, bins, bins * bins))?;
         let z = volume.sum(2)?.reshape((people, joints, bins))?;
         // A sum over the first axis, as a product: the volume is read once, in its order.

@@ -50,11 +50,6 @@ impl Stem {
     }
 
     /// `[B, 3, H, W] -> [B, 64, H/4, W/4]`
-    pub fn forward(&self, image: &Tensor) -> CandleResult<Tensor> {
-        self.run(image)?.to_tensor()
-    }
-
-    /// [`Self::forward`] within a chain of layers.
     pub fn run(&self, image: &Tensor) -> CandleResult<Features> {
         self.0.run(&Features::Plain(image.clone()), None)?.max_pool_3x3()
     }
@@ -141,20 +136,15 @@ impl Stages {
     }
 
     /// `[B, 64, H/4, W/4] -> [B, C, H/32, W/32]`
-    pub fn forward(&self, early: &Tensor) -> CandleResult<Tensor> {
-        let mut x = Features::new(early)?;
+    pub fn run(&self, early: &Features) -> CandleResult<Features> {
+        let mut x: Option<Features> = None;
         for block in self.0.iter().flatten() {
-            x = block.run(&x)?;
+            x = Some(block.run(x.as_ref().unwrap_or(early))?);
         }
-        x.to_tensor()
+        Ok(x.expect("a ResNet has blocks"))
     }
 
     /// The outputs of all four stages, finest first.
-    pub fn forward_all(&self, early: &Tensor) -> CandleResult<Vec<Tensor>> {
-        self.run_all(&Features::new(early)?)?.iter().map(Features::to_tensor).collect()
-    }
-
-    /// [`Self::forward_all`] within a chain of layers.
     pub fn run_all(&self, early: &Features) -> CandleResult<Vec<Features>> {
         let mut outputs: Vec<Features> = Vec::with_capacity(4);
         for blocks in &self.0 {

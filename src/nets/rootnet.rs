@@ -6,10 +6,10 @@ use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 use glam::Vec2;
 
-use super::NetSizes;
 use super::input::imagenet_undivided;
-use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack};
+use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features};
 use super::resnet::{Stages, Stem};
+use super::{NetSizes, on_pool};
 use crate::lixel;
 
 /// What the network says about the roots of B people, on its device.
@@ -21,7 +21,7 @@ pub struct RootOutput {
     /// `[B]`: gamma', which times k is the root's depth.
     pub gamma: Tensor,
     /// The backbone's feature, `[B, C, D/8, D/8]`.
-    pub feature: Tensor,
+    pub feature: Features,
 }
 
 /// One person's root, fetched.
@@ -63,7 +63,7 @@ impl RootNet {
             sizes,
             stem: Stem::load(BN_EPS, &backbone)?,
             stages: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
-            deconv: DeconvStack::load(sizes.features(), &root.pp("deconv_layers"))?,
+            deconv: DeconvStack::load(sizes.features(), sizes.heatmap() / 8, &root.pp("deconv_layers"))?,
             xy: one(DeconvStack::CHANNELS, "xy_layer")?,
             depth: one(sizes.features(), "depth_layer")?,
         })
@@ -76,14 +76,18 @@ impl RootNet {
 
     /// Patches `[B, 3, H, W]`, RGB in `0..=255`.
     pub fn forward(&self, patches: &Tensor) -> Result<RootOutput> {
+        on_pool(patches.device(), || self.forward_on_pool(patches))
+    }
+
+    fn forward_on_pool(&self, patches: &Tensor) -> Result<RootOutput> {
         self.sizes.check_patches(patches)?;
-        let feature = self.stages.forward(&self.stem.forward(&imagenet_undivided(patches)?)?)?;
-        let logits = self.xy.forward(&self.deconv.forward(&feature)?)?; // [B, 1, D, D]
+        let feature = self.stages.run(&self.stem.run(&imagenet_undivided(patches)?)?)?;
+        let logits = self.xy.run(&self.deconv.run(&feature)?, None)?.to_tensor()?; // [B, 1, D, D]
         let heatmap = lixel::softmax(&logits.flatten_from(1)?)?.reshape(logits.squeeze(1)?.shape())?;
         let x = lixel::soft_argmax(&heatmap.sum(1)?)?;
         let y = lixel::soft_argmax(&heatmap.sum(2)?)?;
         let coords = Tensor::stack(&[x, y], 1)?;
-        let pooled = feature.mean_keepdim((2, 3))?; // [B, C, 1, 1]
+        let pooled = feature.mean()?.unsqueeze(2)?.unsqueeze(3)?; // [B, C, 1, 1]
         let gamma = self.depth.forward(&pooled)?.flatten_all()?;
         Ok(RootOutput { heatmap, coords, gamma, feature })
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use lixelscope::nets::kernels::{Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, WinogradDeconv, peak_gflops};
-use lixelscope::nets::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Pointwise1d};
+use lixelscope::nets::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features, Linear, Pointwise1d};
 use lixelscope::nets::resnet::{Depth, Stages, Stem};
 
 /// One of several ways to do the same.
@@ -75,11 +75,12 @@ fn cpu_secs() -> f64 {
     tasks.filter_map(nanos).sum::<f64>() / 1e9
 }
 
-/// What `load` asks for, with random weights that keep the activations' size.
-fn load_random<T>(load: impl Fn(&VarBuilder) -> Result<T>) -> Result<T> {
+/// What `load` asks for, with random weights that keep the activations' size: the fast way, and candle's, which
+/// weights that are variables go.
+fn load_both<T>(load: impl Fn(&VarBuilder) -> Result<T>) -> Result<[T; 2]> {
     let map = VarMap::new();
     load(&VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu))?;
-    let mut tensors = HashMap::new();
+    let (mut fast, mut plain) = (HashMap::new(), HashMap::new());
     for (name, var) in map.data().lock().expect("nobody panicked with the lock").iter() {
         let fan_in: usize = var.dims().iter().skip(1).product();
         let random = if var.rank() > 1 {
@@ -87,18 +88,15 @@ fn load_random<T>(load: impl Fn(&VarBuilder) -> Result<T>) -> Result<T> {
         } else {
             Tensor::rand(0.4_f32, 0.6, var.dims(), &Device::Cpu)?
         };
-        tensors.insert(name.clone(), random);
+        plain.insert(name.clone(), Var::from_tensor(&random)?.into_inner());
+        fast.insert(name.clone(), random);
     }
-    load(&VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
+    let load = |tensors| load(&VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu));
+    Ok([load(fast)?, load(plain)?])
 }
 
 fn random(shape: [usize; 4]) -> Result<Tensor> {
     Tensor::rand(0_f32, 1.0, &shape, &Device::Cpu)
-}
-
-/// A variable makes a network go candle's way.
-fn plain(x: &Tensor) -> Result<Tensor> {
-    Ok(Var::from_tensor(x)?.as_tensor().clone())
 }
 
 fn layer(bench: &Bench, input: usize, output: usize, kernel: usize, stride: usize, side: usize) -> Result<()> {
@@ -168,10 +166,15 @@ fn deconv(bench: &Bench, input: usize, side: usize) -> Result<()> {
 }
 
 /// A network or a part of one, both ways.
-fn network(bench: &Bench, name: &str, gflop: f64, x: &Tensor, run: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
-    let variable = plain(x)?;
-    let mut run_fast = || run(x).map(drop);
-    let mut run_plain = || run(&variable).map(drop);
+fn network<T>(
+    bench: &Bench,
+    name: &str,
+    gflop: f64,
+    [fast, plain]: &[T; 2],
+    run: impl Fn(&T) -> Result<Features>,
+) -> Result<()> {
+    let mut run_fast = || run(fast).map(drop);
+    let mut run_plain = || run(plain).map(drop);
     bench.compare(name, gflop, &mut [("fast", &mut run_fast), ("plain", &mut run_plain)])
 }
 
@@ -194,43 +197,46 @@ fn main() -> Result<()> {
         deconv(&bench, input, side)?;
     }
 
-    let resnet =
-        load_random(|vb| Ok((Stem::load(BN_EPS, vb)?, Stages::load(Depth::new(50).expect("50"), BN_EPS, vb)?)))?;
+    let depth = Depth::new(50).expect("50");
+    let resnet = load_both(|vb| Ok((Stem::load(BN_EPS, vb)?, Stages::load(depth, BN_EPS, vb)?)))?;
     for (batch, height, width) in [(1, 256, 256), (4, 256, 256), (1, 320, 448), (1, 800, 1088)] {
         // 4.11 G multiply-adds at 224 x 224, without the classifier's 2 M.
         let gflop = 2.0 * 4.087 * (batch * height * width) as f64 / (224.0 * 224.0);
         let x = random([batch, 3, height, width])?;
-        network(&bench, &format!("resnet50 {batch}x{height}x{width}"), gflop, &x, |x| {
-            resnet.1.forward(&resnet.0.forward(x)?)
-        })?;
+        let name = format!("resnet50 {batch}x{height}x{width}");
+        network(&bench, &name, gflop, &resnet, |(stem, stages)| stages.run(&stem.run(&x)?))?;
     }
 
-    let stack = load_random(|vb| DeconvStack::load(2048, vb))?;
+    let stack = load_both(|vb| DeconvStack::load(2048, 8, vb))?;
     for batch in [1, 4] {
         let gflop = 2.0 * (batch * (2048 * 64 + 256 * 256 + 256 * 1024) * 256 * 16) as f64 / 1e9;
-        let x = random([batch, 2048, 8, 8])?;
-        network(&bench, &format!("deconv stack x{batch}"), gflop, &x, |x| stack.forward(x))?;
+        let x = Features::new(&random([batch, 2048, 8, 8])?)?;
+        network(&bench, &format!("deconv stack x{batch}"), gflop, &stack, |stack| stack.run(&x))?;
     }
 
-    let conv = |shape: ConvShape| load_random(|vb| Conv2d::load(shape, true, None, Activation::Relu, vb));
-    let fusion = conv(ConvShape::same(1920, 64, 3))?;
-    let gflop = 2.0 * (1920 * 64 * 9 * 64 * 64_u64) as f64 / 1e9;
-    network(&bench, "pose2feat 1920 -> 64, 64x64", gflop, &random([1, 1920, 64, 64])?, |x| fusion.forward(x))?;
-
+    let conv = |shape: ConvShape| load_both(|vb| Conv2d::load(shape, true, None, Activation::Relu, vb));
     let fpn = conv(ConvShape::same(256, 256, 3))?;
-    for (height, width) in [(200, 272), (100, 136), (50, 68), (25, 34)] {
-        let gflop = 2.0 * (256 * 256 * 9 * height * width) as f64 / 1e9;
-        let x = random([1, 256, height, width])?;
-        network(&bench, &format!("fpn 256 -> 256, {height}x{width}"), gflop, &x, |x| fpn.forward(x))?;
+    let maps = [(1, 200, 272), (1, 100, 136), (1, 50, 68), (1, 25, 34), (8, 14, 14)];
+    for (batch, height, width) in maps {
+        let gflop = 2.0 * (256 * 256 * 9 * batch * height * width) as f64 / 1e9;
+        let x = Features::new(&random([batch, 256, height, width])?)?;
+        network(&bench, &format!("fpn 256 -> 256, {batch}x{height}x{width}"), gflop, &fpn, |fpn| fpn.run(&x, None))?;
     }
-    let gflop = 2.0 * (256 * 256 * 9 * 14 * 14 * 8) as f64 / 1e9;
-    network(&bench, "mask head 256 -> 256, 8x14x14", gflop, &random([8, 256, 14, 14])?, |x| fpn.forward(x))?;
 
     for (input, output, length) in [(256, 6890, 64), (2048, 16_384, 1)] {
-        let head = load_random(|vb| Pointwise1d::load(input, output, None, Activation::None, vb))?;
+        let head = load_both(|vb| Pointwise1d::load(input, output, None, Activation::None, vb))?;
         let x = random([1, 1, input, length])?.squeeze(0)?;
         let gflop = 2.0 * (input * output * length) as f64 / 1e9;
-        network(&bench, &format!("head {input} -> {output}, {length}"), gflop, &x, |x| head.forward(x))?;
+        let name = format!("head {input} -> {output}, {length}");
+        network(&bench, &name, gflop, &head, |head| Ok(Features::Plain(head.forward(&x)?)))?;
+    }
+
+    let linear = load_both(|vb| Linear::load(12_544, 1024, Activation::Relu, vb))?;
+    for count in [100, 1000] {
+        let x = random([1, 1, count, 12_544])?.flatten_to(2)?;
+        let gflop = 2.0 * (count * 12_544 * 1024) as f64 / 1e9;
+        let name = format!("box head {count} x 12544 -> 1024");
+        network(&bench, &name, gflop, &linear, |linear| Ok(Features::Plain(linear.forward(&x)?)))?;
     }
     Ok(())
 }

@@ -44,11 +44,11 @@ fn run(case: &Path, kind: &str) -> Result<Report> {
     let features = &output.features;
     let gaussians = gaussian_volume(&output.joints.coords, bins, SIGMA)?;
     for (name, tensor, steps) in [
-        ("early_feature_sample", &features.early, &[8, 8, 8][..]),
-        ("pose_feature_sample", &features.pose, &[16, 1, 1]),
+        ("early_feature_sample", &features.early.to_tensor()?, &[8, 8, 8][..]),
+        ("pose_feature_sample", &features.pose.to_tensor()?, &[16, 1, 1]),
         ("gaussian_heatmap_sample", &gaussians, &[8, 8, 8]),
-        ("pose2feat_sample", &features.pose2feat, &[8, 8, 8]),
-        ("mesh_feature_sample", &features.mesh, &[16, 1, 1]),
+        ("pose2feat_sample", &features.pose2feat.to_tensor()?, &[8, 8, 8]),
+        ("mesh_feature_sample", &features.mesh.to_tensor()?, &[16, 1, 1]),
     ] {
         expected.compare(&mut report, name, &sample(tensor, steps)?, Tolerance::FEATURE)?;
     }

@@ -35,7 +35,7 @@ pub fn rootnet(case: &Path) -> Result<Report> {
     let roots = output.roots()?;
 
     let mut report = Report::default();
-    let feature = sample(&output.feature, &[16, 1, 1])?;
+    let feature = sample(&output.feature.to_tensor()?, &[16, 1, 1])?;
     expected.compare(&mut report, "feature_sample", &feature, Tolerance::FEATURE)?;
     expected.compare(&mut report, "root_heatmap", &output.heatmap, Tolerance::FEATURE)?;
 

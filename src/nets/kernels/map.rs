@@ -1,16 +1,14 @@
 //! Activations in the layout that the kernels like, and the memory that they live in.
 
-use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
 use super::simd::LANES;
 
-thread_local! {
-    /// Buffers that this thread has used and will use again.
-    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
-}
+/// Buffers that have been used and will be used again.
+static FREE: Mutex<Free> = Mutex::new(Free(Vec::new()));
 
 /// One cache line, so that buffers begin at one.
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -30,17 +28,11 @@ impl Buffer {
         Self { lines: vec![Line::default(); len.div_ceil(LANES)], len, reused: false }
     }
 
-    /// `len` arbitrary floats in memory that this thread has used before and will use again: the smallest free piece
-    /// that is large enough. Where there is none, a new piece takes the place of the largest, so there are never
-    /// more pieces than were in use at the same time, and none is allocated any more when the sizes repeat.
+    /// `len` arbitrary floats in memory that has been used before and will be used again.
     pub fn take(len: usize) -> Self {
-        let count = len.div_ceil(LANES);
-        let free = FREE.with_borrow_mut(|free| {
-            let fits = (0..free.len()).filter(|&i| free[i].len() >= count).min_by_key(|&i| free[i].len());
-            let largest = || (0..free.len()).max_by_key(|&i| free[i].len());
-            fits.or_else(largest).map(|i| free.swap_remove(i))
-        });
-        let lines = free.filter(|lines| lines.len() >= count).unwrap_or_else(|| vec![Line::default(); count]);
+        // Not in one expression, so that the lock is not held while memory is cleared.
+        let free = Free::lock().take(len.div_ceil(LANES));
+        let lines = free.unwrap_or_else(|| vec![Line::default(); len.div_ceil(LANES)]);
         Self { lines, len, reused: true }
     }
 
@@ -54,12 +46,36 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if !self.reused {
-            return;
+        if self.reused {
+            Free::lock().0.push(std::mem::take(&mut self.lines));
         }
-        let lines = std::mem::take(&mut self.lines);
-        // A thread that ends has no use for it any more.
-        let _ = FREE.try_with(|free| free.borrow_mut().push(lines));
+    }
+}
+
+/// Gives back the memory that no work uses at the moment; the next work takes it anew. For when a network has gone.
+pub fn release_memory() {
+    let pieces = std::mem::take(&mut Free::lock().0);
+    drop(pieces);
+}
+
+/// Pieces of memory that nobody uses at the moment.
+struct Free(Vec<Vec<Line>>);
+
+impl Free {
+    fn lock() -> MutexGuard<'static, Self> {
+        // A list of free memory is whole at any time.
+        FREE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The smallest piece of at least `count` lines. Where there is none, the largest is given up for the new one
+    /// that the caller will make, so there are never more pieces than were in use at the same time, and none is
+    /// allocated any more when the sizes repeat.
+    fn take(&mut self, count: usize) -> Option<Vec<Line>> {
+        let Self(free) = self;
+        let fits = (0..free.len()).filter(|&i| free[i].len() >= count).min_by_key(|&i| free[i].len());
+        let largest = || (0..free.len()).max_by_key(|&i| free[i].len());
+        let lines = fits.or_else(largest).map(|i| free.swap_remove(i));
+        lines.filter(|lines| lines.len() >= count)
     }
 }
 
@@ -201,41 +217,40 @@ pub fn for_each_part(data: &mut [f32], part: usize, work: impl Fn(usize, &mut [f
 mod tests {
     use super::*;
 
-    /// Where the free memory of this thread lies, and how much it is.
-    fn free() -> Vec<(usize, usize)> {
-        let mut all = FREE.with_borrow(|free| free.iter().map(|f| (f.as_ptr() as usize, f.len())).collect::<Vec<_>>());
+    /// Takes pieces of these sizes one after the other, then gives all back.
+    fn frame(free: &mut Free, sizes: &[usize]) {
+        let taken: Vec<_> =
+            sizes.iter().map(|&count| free.take(count).unwrap_or_else(|| vec![Line::default(); count])).collect();
+        assert!(taken.iter().zip(sizes).all(|(lines, &count)| lines.len() >= count));
+        free.0.extend(taken);
+    }
+
+    /// Where the free memory lies, and how much it is.
+    fn pieces(free: &Free) -> Vec<(usize, usize)> {
+        let mut all: Vec<_> = free.0.iter().map(|lines| (lines.as_ptr() as usize, lines.len())).collect();
         all.sort_unstable();
         all
     }
 
     #[test]
     fn repeated_work_takes_no_new_memory() {
-        let frame = || {
-            let a = Map::new([1, 40, 9, 9]);
-            let b = a.padded(3);
-            drop(a);
-            let c = b.padded(1);
-            let _small = Buffer::take(100);
-            drop((b, Map::new([2, 16, 8, 8])));
-            drop(c);
+        let mut free = Free(Vec::new());
+        let both = |free: &mut Free| {
+            frame(free, &[40, 900, 300]);
+            frame(free, &[900, 7, 41]);
         };
         // Few frames settle which piece serves what.
-        (0..5).for_each(|_| frame());
-        let settled = free();
-        (0..20).for_each(|_| frame());
-        assert_eq!(free(), settled);
-        assert!(settled.len() <= 4, "no more pieces than are in use at once: {settled:?}");
+        (0..5).for_each(|_| both(&mut free));
+        let settled = pieces(&free);
+        (0..20).for_each(|_| both(&mut free));
+        assert_eq!(pieces(&free), settled);
+        assert_eq!(settled.len(), 3, "no more pieces than are in use at once: {settled:?}");
     }
 
     #[test]
     fn growing_demands_replace_memory_instead_of_piling_it_up() {
-        (1..100).for_each(|i| drop(Buffer::take(i * 1000)));
-        assert_eq!(free().iter().map(|f| f.1).collect::<Vec<_>>(), [99_000_usize.div_ceil(LANES)]);
-    }
-
-    #[test]
-    fn weights_leave_with_their_network() {
-        drop(Buffer::owned(1000));
-        assert_eq!(free(), []);
+        let mut free = Free(Vec::new());
+        (1..100).for_each(|i| frame(&mut free, &[i]));
+        assert_eq!(pieces(&free).iter().map(|f| f.1).collect::<Vec<_>>(), [99]);
     }
 }

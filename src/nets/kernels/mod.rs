@@ -7,12 +7,15 @@
 
 mod conv;
 mod gather;
+mod linear;
 mod map;
 mod minimal;
 mod peak;
 mod pointwise;
 mod pool;
+mod reduce;
 mod simd;
+mod softmax;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -20,9 +23,13 @@ mod winograd;
 
 pub use conv::{Finish, PackedConv, PackedDeconv};
 pub use gather::{PixelGroups, gather};
-pub use map::Map;
+pub use linear::PackedLinear;
+pub use map::{Map, release_memory};
 pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
+pub use reduce::{line_means, volume_marginals};
 pub use simd::{Isa, LANES};
+pub use softmax::{Heatmaps, heatmaps};
+pub use tile::multiply_adds;
 pub use winograd::{Winograd, WinogradDeconv};

@@ -3,7 +3,7 @@
 use super::Isa;
 use super::map::{Buffer, for_each_part};
 use super::simd::{Kernel, LANES, Lanes};
-use super::tile::{Product, Steps, pack_groups};
+use super::tile::{Product, Steps, count_multiply_adds, pack_groups};
 
 /// `y[b, o, l] = activation(bias[o] + sum over i of weight[o, i] * x[b, i, l])`; `weight` is `[O, I]`, `shape` is
 /// `[B, I, L]`.
@@ -65,6 +65,7 @@ fn few_positions(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &
     }
     // [O, B * L]
     let count = batch * length;
+    count_multiply_adds(output * count * input);
     let mut sums = Buffer::take(output * count);
     let rows = (32_768 / input).max(1);
     for_each_part(&mut sums, rows * count, |part, sums| {

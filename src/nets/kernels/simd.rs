@@ -26,6 +26,19 @@ pub trait Lanes: Copy {
     fn add_product(self, x: Self, y: Self) -> Self;
     /// The greater of the two, lane by lane.
     fn max(self, x: Self) -> Self;
+    /// The nearest whole number n, and 2^n, of numbers within +-126.
+    #[inline(always)]
+    fn split_power_of_two(self) -> (Self, Self) {
+        // Adding 1.5 * 2^23 leaves no room for a fraction, and n in the lowest bits.
+        const SHIFT: f32 = 12_582_912.0;
+        let shifted = self.add(Self::splat(SHIFT));
+        let mut lanes = [0.0; LANES];
+        shifted.store(&mut lanes);
+        for lane in &mut lanes {
+            *lane = f32::from_bits((lane.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
+        }
+        (shifted.sub(Self::splat(SHIFT)), Self::load(&lanes))
+    }
 }
 
 /// A piece of work that runs on any instruction set.

@@ -8,8 +8,13 @@ use std::cell::Cell;
 
 use candle_core::{Device, Result, Tensor};
 
+use super::simd::{Kernel, Lanes};
+use super::softmax::exp;
 use super::tile::{Product, Steps};
-use super::{Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, WinogradDeconv, max_pool, pointwise};
+use super::{
+    Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, WinogradDeconv, line_means, max_pool, pointwise,
+    volume_marginals,
+};
 
 const DIRECT: f32 = 1e-5;
 const TRANSFORMED: f32 = 1e-4;
@@ -274,4 +279,58 @@ fn overlapping_outputs_are_refused() {
 fn short_outputs_are_refused() {
     let steps = Steps { batch: 0, row: 64, col: 16, block: 0 };
     product(steps).run(Isa::detect(), &[0.0; 4], &[0.0; 16], None, None, &mut [0.0; 127]);
+}
+
+#[test]
+fn exponentials_are_within_two_units_in_the_last_place() {
+    struct All<'a>(&'a [f32], &'a mut [f32]);
+    impl Kernel for All<'_> {
+        #[inline(always)]
+        fn run<V: Lanes>(self) {
+            for (x, y) in self.0.as_chunks().0.iter().zip(self.1.as_chunks_mut().0) {
+                exp(V::load(x)).store(y);
+            }
+        }
+    }
+    let x: Vec<f32> = (0..16_000).map(|i| -87.0 * (i as f32 / 15_999.0).powi(2)).collect();
+    for isa in Isa::available() {
+        let mut y = vec![0.0; x.len()];
+        isa.run(All(&x, &mut y));
+        for (x, y) in x.iter().zip(y) {
+            let exact = f64::from(*x).exp();
+            let apart = (f64::from(y) - exact).abs() / exact;
+            assert!(apart < 2.0 * f64::from(f32::EPSILON), "{isa:?}: exp({x}) = {y}, off by {apart:e}");
+        }
+    }
+}
+
+#[test]
+fn means_of_lines_agree_with_candle() -> Result<()> {
+    let random = Random(Cell::new(11));
+    for shape in [[1, 16, 5, 7], [2, 37, 3, 1], [3, 5, 1, 20]] {
+        let x = random.tensor(&shape)?;
+        for isa in Isa::available() {
+            let [over_rows, over_columns] = line_means(isa, &map(&x));
+            assert_floats_near(&over_rows, &x.mean(2)?, DIRECT, "over rows");
+            assert_floats_near(&over_columns, &x.mean(3)?, DIRECT, "over columns");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn marginals_of_volumes_agree_with_candle() -> Result<()> {
+    let random = Random(Cell::new(12));
+    for (batch, volumes, depth) in [(1, 1, 16), (2, 3, 32)] {
+        let x = (random.tensor(&[batch, volumes * depth, depth, depth])? * 9.0)?;
+        let flat = x.reshape((batch, volumes, depth * depth * depth))?;
+        let p = candle_nn::ops::softmax_last_dim(&flat)?.reshape((batch, volumes, depth, depth, depth))?;
+        let marginals = [p.sum((2, 3))?, p.sum((2, 4))?, p.sum((3, 4))?];
+        let expected = Tensor::stack(&marginals, 2)?;
+        for isa in Isa::available() {
+            // Probabilities: sums of up to 32^2 positive numbers of at most 1.
+            assert_floats_near(&volume_marginals(isa, &map(&x), depth), &expected, 1e-6, "marginals");
+        }
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -16,6 +17,19 @@ const MAX_PIXELS: usize = 8;
 const DEPTH_PER_STEP: usize = 144;
 /// Outputs of one work item, in pixels, so that inputs and partial sums stay in the second cache.
 const PIXELS_PER_ITEM: usize = 256;
+
+static MULTIPLY_ADDS: AtomicU64 = AtomicU64::new(0);
+
+/// Multiply-adds of single floats since the program started, of all convolutions and matrix products. Those that are
+/// done, that is: Winograd's way does fewer than the definition of a convolution.
+pub fn multiply_adds() -> u64 {
+    MULTIPLY_ADDS.load(Ordering::Relaxed)
+}
+
+/// Adds to [`multiply_adds`].
+pub(super) fn count_multiply_adds(count: usize) {
+    MULTIPLY_ADDS.fetch_add(count as u64, Ordering::Relaxed);
+}
 
 /// Steps between neighbours of a four-dimensional array whose elements are blocks of 16 floats (outputs) or runs of
 /// `depth` floats (inputs); all counted in floats.
@@ -153,6 +167,7 @@ impl Product<'_> {
         };
         let items = split * self.batch * strips.len();
         let work = self.products() * self.batch * self.rows * self.cols * self.blocks;
+        count_multiply_adds(work * LANES);
         // Waking a thread costs as much as some 10^5 products of 16 channels.
         if work < 60_000 || threads == 1 {
             (0..items).for_each(run_item);

@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 use candle_core::{Result as CandleResult, Tensor};
-use candle_nn::{Linear, Module, VarBuilder, linear, ops::softmax_last_dim};
+use candle_nn::VarBuilder;
+use candle_nn::ops::softmax_last_dim;
 
 use super::fpn::CHANNELS;
 use super::{Config, Corners, boxes, host};
 use crate::detect::nms;
+use crate::nets::layers::{Activation, Linear};
 
 /// Side of the maps that the head reads.
 pub const ROI_SIDE: usize = 7;
@@ -47,22 +49,19 @@ impl BoxHead {
     /// Reads `box_head` and `box_predictor` of `vb`.
     pub fn load(classes: usize, vb: &VarBuilder) -> CandleResult<Self> {
         let (head, predictor) = (vb.pp("box_head"), vb.pp("box_predictor"));
+        let hidden = |input, name: &str| Linear::load(input, HIDDEN, Activation::Relu, &head.pp(name));
+        let last = |output, name: &str| Linear::load(HIDDEN, output, Activation::None, &predictor.pp(name));
         Ok(Self {
-            hidden: [
-                linear(CHANNELS * ROI_SIDE * ROI_SIDE, HIDDEN, head.pp("fc6"))?,
-                linear(HIDDEN, HIDDEN, head.pp("fc7"))?,
-            ],
-            logits: linear(HIDDEN, classes, predictor.pp("cls_score"))?,
-            deltas: linear(HIDDEN, classes * 4, predictor.pp("bbox_pred"))?,
+            hidden: [hidden(CHANNELS * ROI_SIDE * ROI_SIDE, "fc6")?, hidden(HIDDEN, "fc7")?],
+            logits: last(classes, "cls_score")?,
+            deltas: last(classes * 4, "bbox_pred")?,
         })
     }
 
     /// `[N, 256, 7, 7]` to classes and corrections.
     pub fn forward(&self, regions: &Tensor) -> CandleResult<BoxOutput> {
-        let mut x = regions.flatten_from(1)?;
-        for layer in &self.hidden {
-            x = layer.forward(&x)?.relu()?;
-        }
+        let [a, b] = &self.hidden;
+        let x = b.forward(&a.forward(&regions.flatten_from(1)?)?)?;
         Ok(BoxOutput { logits: self.logits.forward(&x)?, deltas: self.deltas.forward(&x)? })
     }
 }

@@ -1,7 +1,7 @@
 //! The mask head: which pixels of a box belong to the object.
 
 use anyhow::{Result, ensure};
-use candle_core::{D, Result as CandleResult, Tensor};
+use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
 use super::fpn::CHANNELS;
@@ -20,11 +20,10 @@ pub const MASK_SIDE: usize = 2 * ROI_SIDE;
 pub struct MaskHead {
     convs: Vec<Conv2d>,
     /// The transposed convolution with kernel 2 and stride 2: each pixel becomes a square of four on its own, so it
-    /// is a product with `[256, 4 * 256]`, output pixel first.
-    enlarge: Tensor,
-    enlarge_bias: Tensor, // [4 * 256]
-    logits: Tensor,       // [classes, 256]
-    logits_bias: Tensor,  // [classes]
+    /// is a 1x1 convolution to 4 * 256 channels, output pixel first.
+    enlarge: Conv2d,
+    logits: Tensor,      // [classes, 256]
+    logits_bias: Tensor, // [classes]
 }
 
 impl MaskHead {
@@ -33,15 +32,16 @@ impl MaskHead {
         let predictor = vb.pp("mask_predictor");
         let (enlarge, logits) = (predictor.pp("conv5_mask"), predictor.pp("mask_fcn_logits"));
         let shape = ConvShape::same(CHANNELS, CHANNELS, 3);
-        // [I, O, 2, 2] -> [I, 2 * 2 * O]
-        let weight = enlarge.get((CHANNELS, CHANNELS, 2, 2), "weight")?.permute((0, 2, 3, 1))?.flatten_from(1)?;
-        let bias = enlarge.get(CHANNELS, "bias")?;
+        // [I, O, 2, 2] -> [2 * 2 * O, I, 1, 1]
+        let weight = enlarge.get((CHANNELS, CHANNELS, 2, 2), "weight")?.permute((2, 3, 1, 0))?;
+        let weight = weight.reshape((4 * CHANNELS, CHANNELS, 1, 1))?;
+        let bias = Tensor::cat(&[&enlarge.get(CHANNELS, "bias")?; 4], 0)?;
+        let four = ConvShape::same(CHANNELS, 4 * CHANNELS, 1);
         Ok(Self {
             convs: (0..4)
                 .map(|i| Conv2d::load(shape, true, None, Activation::Relu, &vb.pp(format!("mask_head.{i}.0"))))
                 .collect::<CandleResult<_>>()?,
-            enlarge: weight.contiguous()?,
-            enlarge_bias: Tensor::cat(&[&bias; 4], 0)?,
+            enlarge: Conv2d::new(four, weight, Some(bias), None, Activation::Relu)?,
             logits: logits.get((classes, CHANNELS, 1, 1), "weight")?.flatten_from(1)?,
             logits_bias: logits.get(classes, "bias")?,
         })
@@ -53,19 +53,17 @@ impl MaskHead {
         for conv in &self.convs {
             x = conv.run(&x, None)?;
         }
-        let x = x.to_tensor()?;
+        let x = self.enlarge.run(&x, None)?.to_tensor()?; // [N, (dy dx C), 14, 14]
         let (n, _, h, w) = x.dims4()?;
         ensure!(n == labels.len() && (h, w) == (ROI_SIDE, ROI_SIDE), "the mask head was given regions of {h}x{w}");
-        // [N, C, 14, 14] -> [N * 196, C] -> [N * 196, 4 * C]
-        let x = x.flatten_from(2)?.transpose(1, 2)?.contiguous()?.flatten_to(1)?;
-        let x = x.matmul(&self.enlarge)?.broadcast_add(&self.enlarge_bias)?.relu()?;
-        // Each region needs the map of its own class only: [N, 784, C] * [N, C, 1]
+        // Each region needs the map of its own class only: [N, 4, 1, C] * [N, 4, C, 196]
         let labels = Tensor::new(labels, x.device())?;
-        let weight = self.logits.index_select(&labels, 0)?.unsqueeze(D::Minus1)?;
-        let bias = self.logits_bias.index_select(&labels, 0)?.reshape((n, 1, 1))?;
-        let x = x.reshape((n, h * w * 4, CHANNELS))?.matmul(&weight)?.broadcast_add(&bias)?;
-        // [N, y, x, dy, dx] -> [N, y, dy, x, dx]
-        let x = x.reshape((n, h, w, 2, 2))?.permute((0, 1, 3, 2, 4))?.contiguous()?;
+        let weight = self.logits.index_select(&labels, 0)?.reshape((n, 1, 1, CHANNELS))?;
+        let weight = weight.broadcast_as((n, 4, 1, CHANNELS))?.contiguous()?;
+        let bias = self.logits_bias.index_select(&labels, 0)?.reshape((n, 1, 1, 1))?;
+        let x = weight.matmul(&x.reshape((n, 4, CHANNELS, h * w))?)?.broadcast_add(&bias)?;
+        // [N, dy, dx, y, x] -> [N, y, dy, x, dx]
+        let x = x.reshape((n, 2, 2, h, w))?.permute((0, 3, 1, 4, 2))?.contiguous()?;
         let values = host(&x)?;
         let masks = values.chunks_exact(MASK_SIDE * MASK_SIDE);
         Ok(masks.map(|mask| mask.iter().map(|&logit| sigmoid(logit)).collect()).collect())

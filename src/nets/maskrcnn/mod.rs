@@ -33,7 +33,7 @@ use roi_align::RoiMaps;
 use rpn::RpnHead;
 use transform::{Batch, ImageSize};
 
-use super::Lap;
+use super::{Lap, on_pool};
 pub use crate::detect::nms::Corners;
 
 /// How the network was trained, and how much work it does. The default is torchvision's for the COCO weights.
@@ -138,6 +138,10 @@ impl MaskRcnn {
         query: Query,
         lap: &mut Lap<'_>,
     ) -> Result<Vec<Vec<Detection>>> {
+        on_pool(&self.device, || self.detect_on_pool(images, query, lap))
+    }
+
+    fn detect_on_pool(&self, images: &[&RgbImage], query: Query, lap: &mut Lap<'_>) -> Result<Vec<Vec<Detection>>> {
         let batch = self.prepare(images)?;
         lap("resize")?;
         let pyramid = self.backbone.forward(&batch.pixels)?;
