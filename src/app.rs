@@ -102,6 +102,7 @@ pub fn run_with_feed<F: Feed>(options: WindowOptions, start: impl FnOnce(Waker) 
     ui::theme::install(&ctx);
     let mut app = App {
         feed,
+        with_truth: WithTruth::default(),
         options,
         proxy,
         ctx,
@@ -118,6 +119,7 @@ pub fn run_with_feed<F: Feed>(options: WindowOptions, start: impl FnOnce(Waker) 
 
 struct App<F> {
     feed: F,
+    with_truth: WithTruth,
     options: WindowOptions,
     proxy: EventLoopProxy<Event>,
     ctx: egui::Context,
@@ -128,6 +130,25 @@ struct App<F> {
     repaint_at: Option<Instant>,
     title: String,
     failed: Option<anyhow::Error>,
+}
+
+/// The newest result with the true people of its frame, made once for each result.
+#[derive(Default)]
+struct WithTruth(Option<[Arc<FrameResult>; 2]>);
+
+impl WithTruth {
+    /// What is shown of a result: the true people too where they are wanted, or where no network shows any.
+    fn of(&mut self, result: Arc<FrameResult>, wanted: bool) -> Arc<FrameResult> {
+        if !wanted && !result.is_bare() {
+            return result;
+        }
+        if let Some([_, both]) = self.0.as_ref().filter(|[held, _]| Arc::ptr_eq(held, &result)) {
+            return Arc::clone(both);
+        }
+        let Some(both) = result.with_truth().map(Arc::new) else { return result };
+        self.0 = Some([result, Arc::clone(&both)]);
+        both
+    }
 }
 
 /// The window and what paints it.
@@ -259,7 +280,7 @@ impl<F: Feed> App<F> {
         }
         let Some(graphics) = &mut open.graphics else { return };
 
-        let result = self.feed.newest();
+        let result = self.feed.newest().map(|result| self.with_truth.of(result, self.state.truth));
         let status = self.feed.status();
         if self.title != status.source {
             self.title.clone_from(&status.source);

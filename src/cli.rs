@@ -15,6 +15,7 @@ use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
 use crate::space::{Intrinsics, RectPx};
+use crate::synth::{self, Kind};
 
 /// The user gave something that cannot be used: exit code 2, and the message says what to do.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ pub enum CommandArgs {
     Convert(ConvertArgs),
     /// Write the project's own, licence-free body and hand: in SMPL's npz layout, as OBJ and as GLB.
     Body(BodyArgs),
+    /// Write pictures of people that do not exist, with everything that is true of them in COCO's format.
+    Synth(SynthArgs),
 }
 
 /// How frames become people: shared by the window and `run`.
@@ -123,7 +126,8 @@ pub struct PipelineArgs {
 /// Arguments of the window.
 #[derive(Debug, Args)]
 pub struct WindowArgs {
-    /// Where frames come from: webcam or webcam:N, a video, a picture or a folder of pictures [default: webcam 0].
+    /// Where frames come from: synthetic or synthetic:SEED (people that do not exist), webcam or webcam:N, a video, a
+    /// picture or a folder of pictures [default: synthetic].
     #[arg(long, value_name = "S")]
     pub source: Option<SourceSpec>,
     /// Size of the window in points.
@@ -137,7 +141,8 @@ pub struct WindowArgs {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Where frames come from: webcam or webcam:N, a video, a picture or a folder of pictures.
+    /// Where frames come from: synthetic or synthetic:SEED (people that do not exist), webcam or webcam:N, a video, a
+    /// picture or a folder of pictures.
     #[arg(long, value_name = "S")]
     pub source: SourceSpec,
     /// Stop after so many frames.
@@ -205,10 +210,30 @@ pub struct BodyArgs {
     pub export: PathBuf,
 }
 
+/// Arguments of `synth`.
+#[derive(Debug, Args)]
+pub struct SynthArgs {
+    /// What all pictures follow from.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// How many pictures.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub count: u64,
+    /// Folder for the pictures and annotations.json; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// People who move about in rooms and streets, or any poses in heavy clutter.
+    #[arg(long, value_enum, default_value_t)]
+    pub kind: Kind,
+    /// Size of the pictures.
+    #[arg(long, value_name = "WxH", default_value = "640x480", value_parser = parse_synthetic_size)]
+    pub size: [u32; 2],
+}
+
 impl WindowArgs {
     /// The source that the window opens with.
     pub fn source(&self) -> SourceSpec {
-        self.source.clone().unwrap_or(SourceSpec::Webcam(0))
+        self.source.clone().unwrap_or_default()
     }
 
     /// How the window starts.
@@ -348,6 +373,13 @@ fn parse_unit(text: &str) -> Result<f32, String> {
 
 fn parse_size(text: &str) -> Result<[u32; 2], String> {
     WebcamWish::parse_size(text).map_err(|error| format!("{error:#}"))
+}
+
+fn parse_synthetic_size(text: &str) -> Result<[u32; 2], String> {
+    let size = parse_size(text)?;
+    let fits = size.iter().all(|side| synth::SIDES_PX.contains(side));
+    fits.then_some(size)
+        .ok_or_else(|| format!("sides go from {} to {} pixels", synth::SIDES_PX.start(), synth::SIDES_PX.end()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::body::export;
 use crate::capture::{self, Next};
-use crate::cli::{BadInput, BodyArgs, ConvertArgs, RunArgs};
+use crate::cli::{BadInput, BodyArgs, ConvertArgs, RunArgs, SynthArgs};
 use crate::nets::convert::convert as convert_checkpoint;
 use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
@@ -20,6 +20,8 @@ use crate::record::{jsonl::FrameRecord, obj};
 use crate::render::{DrawOptions, OffscreenRenderer};
 use crate::result::{EstimatorKind, FrameResult, Stage};
 use crate::settings::{BoxSource, Settings};
+use crate::synth::Studio;
+use crate::synth::dataset::{self, Order};
 
 /// A live source that says nothing for so long is given up.
 const STALL_LIMIT: Duration = Duration::from_secs(15);
@@ -192,6 +194,16 @@ pub fn export_bodies(args: &BodyArgs) -> Result<()> {
     for path in export::write_all(&args.export)? {
         log::info!("{}", path.display());
     }
+    Ok(())
+}
+
+/// `lixelscope synth`: pictures of people that do not exist.
+pub fn synth(args: &SynthArgs) -> Result<()> {
+    let order = Order { kind: args.kind, seed: args.seed, count: args.count, size: args.size };
+    let bar = progress_bar(Some(order.count));
+    dataset::write(&Studio::new()?, &order, &args.out, || bar.inc(1))?;
+    bar.finish_and_clear();
+    log::info!("{} pictures and {} written to {}", order.count, dataset::ANNOTATIONS, args.out.display());
     Ok(())
 }
 

@@ -9,7 +9,7 @@
 //! Read the modules in this order and you have read the program:
 //!
 //! - what everything is said in: [`space`] (frames of reference and units), [`settings`] (what the user decided),
-//!   [`result`] (what the pipeline says about a frame);
+//!   [`result`] (what the pipeline says about a frame), [`truth`] (what is known of a frame that was made);
 //! - the path of a frame: [`capture`] (where frames come from), [`detect`] (people's boxes and ids), [`crop`] (the
 //!   patch that networks read), [`root_depth`] (metres to the root joint), [`lixel`] (heatmaps to coordinates),
 //!   [`camera_mesh`] (lixels to metres);
@@ -18,11 +18,13 @@
 //! - who runs it: [`pipeline`] (stages and threads);
 //! - who shows it: [`render`] (wgpu), [`ui`] (egui), [`app`] (the window), [`record`] (files), [`headless`] (`run`
 //!   and `convert`), [`mod@bench`], [`doctor`], [`cli`] (arguments);
+//! - people that do not exist: [`synth`] (scenes with exact ground truth);
 //! - how good it is: [`eval`] (the papers' metrics), [`train`] (the papers' losses).
 
 pub mod result;
 pub mod settings;
 pub mod space;
+pub mod truth;
 
 pub mod camera_mesh;
 pub mod capture;
@@ -46,6 +48,8 @@ pub mod headless;
 pub mod record;
 pub mod render;
 pub mod ui;
+
+pub mod synth;
 
 pub mod eval;
 pub mod train;

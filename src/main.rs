@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Some(CommandArgs::Doctor(args)) => doctor::run(args),
         Some(CommandArgs::Convert(args)) => headless::convert(args),
         Some(CommandArgs::Body(args)) => headless::export_bodies(args),
+        Some(CommandArgs::Synth(args)) => headless::synth(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -45,6 +45,8 @@ pub enum RootSource {
     RootNet,
     /// k alone, from the size of the box (gamma = 1), where RootNet's weights are not there. A rough guess.
     BoxSize,
+    /// The frame was made, and so it is known.
+    Truth,
 }
 
 /// A vertex or joint whose heatmaps are asked for.

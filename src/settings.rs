@@ -80,12 +80,27 @@ pub enum SourceSpec {
     Webcam(u32),
     /// A picture, a folder of pictures, or a video file; which of them is told by looking.
     Path(PathBuf),
+    /// People that do not exist, from a seed.
+    Synthetic(u64),
+}
+
+impl Default for SourceSpec {
+    /// People that do not exist: they are there on every machine.
+    fn default() -> Self {
+        Self::Synthetic(Self::DEFAULT_SEED)
+    }
+}
+
+impl SourceSpec {
+    /// The scene that is shown when nothing else is asked for.
+    pub const DEFAULT_SEED: u64 = 7;
 }
 
 impl fmt::Display for SourceSpec {
     /// As the user writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Synthetic(seed) => write!(f, "synthetic:{seed}"),
             Self::Webcam(index) => write!(f, "webcam:{index}"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
@@ -95,7 +110,7 @@ impl fmt::Display for SourceSpec {
 impl FromStr for SourceSpec {
     type Err = anyhow::Error;
 
-    /// `webcam`, `webcam:2`, `2`, `/dev/video2`, or a path (a file that is named like a number: `./2`).
+    /// `synthetic`, `synthetic:7`, `webcam`, `webcam:2`, `2`, `/dev/video2`, or a path (a file that is named like a number: `./2`).
     fn from_str(text: &str) -> Result<Self> {
         let index = |number: &str| {
             number
@@ -103,7 +118,16 @@ impl FromStr for SourceSpec {
                 .with_context(|| format!("\"{text}\" names no webcam; write webcam, webcam:1, or a file's path"))
         };
         if text.trim().is_empty() {
-            bail!("an empty source; write webcam, webcam:1, or the path of a picture, a folder or a video");
+            bail!("an empty source; write synthetic, webcam, webcam:1, or the path of a picture, a folder or a video");
+        }
+        if text == "synthetic" {
+            return Ok(Self::default());
+        }
+        if let Some(seed) = text.strip_prefix("synthetic:") {
+            let seed = seed.parse();
+            return seed.map(Self::Synthetic).with_context(|| {
+                format!("\"{text}\" names no scene; write synthetic, or synthetic:7 with any whole number from 0 on")
+            });
         }
         if text == "webcam" {
             return Ok(Self::Webcam(0));

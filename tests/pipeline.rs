@@ -24,7 +24,7 @@ const SIZE: [u32; 2] = [64, 48];
 
 fn frame(index: u64) -> Frame {
     let rgb = RgbImage::from_pixel(SIZE[0], SIZE[1], Rgb([index as u8; 3]));
-    Frame { rgb, index, captured_at: Duration::from_millis(index * 10), name: None }
+    Frame { rgb, index, captured_at: Duration::from_millis(index * 10), name: None, truth: None }
 }
 
 /// A source that gives what it is told to.

@@ -143,6 +143,7 @@ impl FrameSource for ImagesSource {
                 index: index as u64,
                 captured_at: self.interval.unwrap_or_default() * index as u32,
                 name: Some(file_name(path)),
+                truth: None,
             })),
             Err(error) if self.interval.is_some() => {
                 let words = format!("{error:#}");

@@ -1,4 +1,5 @@
-//! Where frames come from: a webcam, a video file, a picture or a folder of pictures. Knows no people.
+//! Where frames come from: a webcam, a video file, a picture or a folder of pictures, or people that do
+//! not exist. Knows no people: a source that does may send along what is true of a frame, for others to look at.
 //!
 //! Every source is one [`FrameSource`]. What can happen to a source while it runs (it ends, it stalls, it is
 //! unplugged, a file of it is broken) is a stated condition of [`Next`], in words for the user; an error is only what
@@ -6,12 +7,15 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
 
 use crate::settings::{SourceSpec, WebcamWish};
+use crate::synth::SyntheticSource;
+use crate::truth::Truth;
 
 mod camera;
 mod ffmpeg_log;
@@ -38,6 +42,8 @@ pub struct Frame {
     pub captured_at: Duration,
     /// The file it was read from, where it is a file of its own.
     pub name: Option<String>,
+    /// What is true of it, where it was made and not captured.
+    pub truth: Option<Arc<Truth>>,
 }
 
 /// What a source says when asked for its next frame.
@@ -102,6 +108,7 @@ pub fn open_with(spec: &SourceSpec, wish: &WebcamWish) -> Result<Box<dyn FrameSo
     match spec {
         SourceSpec::Webcam(index) => Ok(Box::new(webcam::WebcamSource::open(*index, wish)?)),
         SourceSpec::Path(path) => open_path(path),
+        SourceSpec::Synthetic(seed) => Ok(Box::new(SyntheticSource::open(*seed)?)),
     }
 }
 

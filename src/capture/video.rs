@@ -272,7 +272,7 @@ fn read_frames(
         // Time does not run backwards, whatever the file says.
         captured_at = captured_at.max(time);
         let rgb = RgbImage::from_raw(width, height, rgb).context("a frame and its size do not belong together")?;
-        let frame = Frame { rgb, index: index as u64, captured_at, name: None };
+        let frame = Frame { rgb, index: index as u64, captured_at, name: None, truth: None };
         if deliver.send(frame).is_err() {
             break;
         }

@@ -210,7 +210,7 @@ impl FrameSource for WebcamSource {
                 Ok(rgb) => {
                     self.silent_since = Instant::now();
                     self.told.clear();
-                    return Ok(Next::Frame(Frame { rgb, index, captured_at: at, name: None }));
+                    return Ok(Next::Frame(Frame { rgb, index, captured_at: at, name: None, truth: None }));
                 }
                 // A frame torn on the cable; the next one is usually whole.
                 Err(error) => {

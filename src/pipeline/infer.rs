@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use image::RgbImage;
 
 use super::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
-use crate::body::{BodyModel, SnapshotBody, Topology};
+use crate::body::{BodyModel, SnapshotBody, Topology, standin};
 use crate::crop::Crop;
 use crate::detect::{Detector, MaskRcnnDetector};
 use crate::lixel::{self, Lixels};
@@ -237,7 +237,7 @@ impl Loader<'_> {
         let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
         let shape = I2lShape::from_shapes(|name| file.shape(name).map(<[usize]>::to_vec))
             .with_context(|| file.path().display().to_string())?;
-        let (topology, body) = self.body(&file, body_role)?;
+        let (topology, body) = self.body(&file, body_role, shape.vertices)?;
         ensure!(
             topology.vertex_count == shape.vertices,
             "{} is for a mesh of {} vertices, but the body model has {}",
@@ -255,14 +255,31 @@ impl Loader<'_> {
         Ok(Part::Estimator { kind, estimator: Box::new(estimator), body })
     }
 
-    /// The faces and the joint regressor of a mesh: from the body model's own file, else from the snapshot.
-    fn body(&mut self, file: &WeightFile, role: models::Role) -> Result<(Arc<Topology>, Option<Arc<BodyModel>>)> {
+    /// The faces and the joint regressor of a mesh: from the body model's own file, else from the snapshot, else from
+    /// the stand-in where the network was trained with it, which its number of vertices tells.
+    fn body(
+        &mut self,
+        file: &WeightFile,
+        role: models::Role,
+        vertices: usize,
+    ) -> Result<(Arc<Topology>, Option<Arc<BodyModel>>)> {
+        let with_body = |body: BodyModel| (Arc::clone(body.topology()), Some(Arc::new(body)));
         if let Some(path) = models::find(&self.settings.models, role) {
             let body = BodyModel::open(&path)?;
-            return Ok((Arc::clone(body.topology()), Some(Arc::new(body))));
+            // A user can have SMPL and weights for the stand-in.
+            if body.topology().vertex_count == vertices {
+                return Ok(with_body(body));
+            }
         }
         if let Some(SnapshotBody { topology, model }) = SnapshotBody::read(file)? {
             return Ok((topology, model.map(Arc::new)));
+        }
+        let stand_in = if role == models::Role::Mano { standin::hand()? } else { standin::body()? };
+        if stand_in.vertices_m.len() == vertices {
+            return Ok(with_body(stand_in.model()?));
+        }
+        if let Some(path) = models::find(&self.settings.models, role) {
+            bail!("{} is for a mesh of {vertices} vertices, which {} has not", file.path().display(), path.display());
         }
         let missing = models::require(&self.settings.models, role).err().map(|error| format!("; {error:#}"));
         bail!("{} carries no faces of its mesh{}", file.path().display(), missing.unwrap_or_default())

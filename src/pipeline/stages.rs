@@ -18,7 +18,7 @@ use crate::result::{
     Stage, StageTimes,
 };
 use crate::root_depth;
-use crate::settings::{BoxSource, Settings};
+use crate::settings::{BoxSource, CameraSetting, Settings};
 use crate::space::{Intrinsics, RectPx};
 
 /// RootNet, as the pipeline sees it.
@@ -185,8 +185,13 @@ impl Stages {
     /// The frame alone, as it is shown while there is no network, or after one failed.
     pub fn without_people(&self, frame: Arc<Frame>) -> FrameResult {
         let (width, height) = frame.rgb.dimensions();
+        // The camera of a frame that was made is known, unless the user says otherwise.
+        let intrinsics = match (&frame.truth, self.settings.camera) {
+            (Some(truth), CameraSetting::Normalised) => truth.intrinsics,
+            (_, camera) => camera.intrinsics(width, height),
+        };
         FrameResult {
-            intrinsics: self.settings.camera.intrinsics(width, height),
+            intrinsics,
             estimator: self.settings.estimator,
             bins: 0,
             skeleton: Arc::default(),

@@ -62,6 +62,15 @@ fn source(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>
     };
     menu(ui, "Source", &name, &view.status.source, |ui| {
         ui.set_width(300.0);
+        if ui
+            .add(Button::selectable(false, "Synthetic people"))
+            .on_hover_text("A scene that moves without an end")
+            .clicked()
+        {
+            state.send(Command::Source(SourceSpec::default()), actions);
+            ui.close();
+        }
+        ui.add_space(4.0);
         ui.horizontal(|ui| {
             ui.label(theme::heading("webcam"));
             let looking = *view.webcams == Webcams::Looking;
@@ -317,6 +326,9 @@ fn draw(ui: &mut Ui, view: &View, state: &mut State) {
         check(ui, &mut draw.joints, "Joints", Hotkey::Joints);
         check(ui, &mut draw.boxes, "Boxes", Hotkey::Boxes);
         check(ui, &mut state.heatmaps_on_frame, "Heatmaps on the frame", Hotkey::Evidence);
+        if view.result.is_some_and(|result| result.frame.truth.is_some()) {
+            check(ui, &mut state.truth, "Ground truth", Hotkey::Truth);
+        }
         ui.separator();
         ui.horizontal(|ui| {
             ui.label("Opacity");

@@ -110,6 +110,8 @@ pub struct State {
     pub orbit: OrbitCamera,
     /// The x and y heatmaps are drawn along the edges of the crop, on the frame.
     pub heatmaps_on_frame: bool,
+    /// The true people of a frame that was made are drawn too. They always are while there is no network.
+    pub truth: bool,
     paused: bool,
     /// What the pipeline last said of it.
     was_paused: bool,
@@ -146,6 +148,7 @@ impl State {
             draw: DrawOptions::default(),
             orbit: OrbitCamera::default(),
             heatmaps_on_frame: true,
+            truth: false,
             paused: false,
             was_paused: false,
             calibrated,

@@ -4,10 +4,13 @@ use egui::{Align2, FontId, Rect, Role, Sense, Stroke, StrokeKind, TextStyle, Ui,
 
 use super::icons::{self, Icon};
 use super::{State, View, theme};
+use crate::eval::live::{self, Errors};
 use crate::render::person_colour;
 use crate::result::{Person, RootSource};
 
 const ROW_HEIGHT_PT: f32 = 24.0;
+/// A second line, of errors.
+const ERRORS_HEIGHT_PT: f32 = 14.0;
 
 pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, max_height_pt: f32) {
     let people = view.result.map_or(&[][..], |result| &result.people);
@@ -37,28 +40,35 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, max_height_pt: 
         ui.add_space(6.0);
         return;
     }
+    let errors = view.result.map(live::errors).unwrap_or_default();
     let shown = view.result.and_then(|result| state.shown_person(result)).map(|person| person.id);
     egui::ScrollArea::vertical().id_salt("people").max_height(max_height_pt).auto_shrink([false, true]).show(
         ui,
         |ui| {
             ui.spacing_mut().item_spacing.y = 1.0;
-            for person in people {
-                row(ui, person, shown == Some(person.id), state);
+            for (person, errors) in people.iter().zip(errors) {
+                row(ui, person, errors, shown == Some(person.id), state);
             }
         },
     );
 }
 
-fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
+fn row(ui: &mut Ui, person: &Person, errors: Option<Errors>, selected: bool, state: &mut State) {
     let id = person.id;
-    let (rect, response) = ui.allocate_exact_size(Vec2::new(ui.available_width(), ROW_HEIGHT_PT), Sense::click());
-    let name = || format!("person {id}, {:.0}%, {:.2} m", person.score * 100.0, person.root_camera_m.z);
+    let truth = person.true_index().map(|index| index + 1);
+    let height_pt = ROW_HEIGHT_PT + if errors.is_some() { ERRORS_HEIGHT_PT } else { 0.0 };
+    let (whole, response) = ui.allocate_exact_size(Vec2::new(ui.available_width(), height_pt), Sense::click());
+    let rect = whole.with_max_y(whole.top() + ROW_HEIGHT_PT);
+    let name = || match truth {
+        Some(number) => format!("true person {number}, {:.2} m", person.root_camera_m.z),
+        None => format!("person {id}, {:.0}%, {:.2} m", person.score * 100.0, person.root_camera_m.z),
+    };
     response.widget_info(|| WidgetInfo::selected(Role::ListBoxOption, true, selected, name()));
     let hidden = state.draw.hidden.contains(&id);
     let painter = ui.painter();
     if selected || response.hovered() {
         let fill = if selected { theme::ACCENT_FILL.gamma_multiply(0.55) } else { theme::RAISED };
-        painter.rect_filled(rect, theme::RADIUS, fill);
+        painter.rect_filled(whole, theme::RADIUS, fill);
     }
 
     let [r, g, b] = person_colour(id).map(|channel| (channel.clamp(0.0, 1.0) * 255.0).round() as u8);
@@ -77,7 +87,7 @@ fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
     painter.text(
         pos2(rect.left() + 28.0, middle),
         Align2::LEFT_CENTER,
-        format!("#{id}"),
+        truth.map_or_else(|| format!("#{id}"), |number| format!("true {number}")),
         number.clone(),
         fade(theme::STRONG),
     );
@@ -89,7 +99,7 @@ fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
     let colour = fade(if guessed { theme::WARN } else { theme::STRONG });
     painter.text(pos2(unit.left() - 3.0, middle), Align2::RIGHT_CENTER, depth, number.clone(), colour);
     let score_right = depth_right - 68.0;
-    if score_right > rect.left() + 62.0 {
+    if truth.is_none() && score_right > rect.left() + 62.0 {
         let score = format!("{:.0}%", person.score * 100.0);
         painter.text(pos2(score_right, middle), Align2::RIGHT_CENTER, score, number, fade(theme::TEXT));
         let bar = Rect::from_min_max(pos2(rect.left() + 62.0, middle - 2.0), pos2(score_right - 38.0, middle + 2.0));
@@ -98,6 +108,12 @@ fn row(ui: &mut Ui, person: &Person, selected: bool, state: &mut State) {
             let done = bar.width() * person.score.clamp(0.0, 1.0);
             painter.rect_filled(bar.with_max_x(bar.left() + done), 2.0, fade(theme::WEAK));
         }
+    }
+
+    if let Some(Errors { mpjpe_mm, pa_mpjpe_mm, root_mm }) = errors {
+        let text = format!("MPJPE {mpjpe_mm:.0}   PA {pa_mpjpe_mm:.0}   root {root_mm:.0} mm");
+        let at = pos2(rect.left() + 28.0, rect.bottom() - 3.0);
+        painter.text(at, Align2::LEFT_TOP, text, TextStyle::Small.resolve(ui.style()), fade(theme::TEXT));
     }
 
     let switch = Rect::from_center_size(pos2(rect.right() - 13.0, middle), Vec2::splat(16.0));
@@ -136,6 +152,7 @@ fn details(ui: &mut Ui, person: &Person) {
         let source = match person.root_source {
             RootSource::RootNet => "RootNet",
             RootSource::BoxSize => "the size of the box: a rough guess, RootNet is missing",
+            RootSource::Truth => "the scene itself: this person was not found, but is there",
         };
         ui.label(theme::hint("depth from"));
         ui.label(source);

@@ -27,6 +27,8 @@ pub enum Hotkey {
     Colour,
     /// Heatmaps along the crop's edges on or off.
     Evidence,
+    /// The true people on or off.
+    Truth,
     /// The views side by side, or one above the other.
     Stack,
     /// Everything into the 3D view.
@@ -50,7 +52,7 @@ const fn key(key: Key) -> KeyboardShortcut {
 }
 
 /// Every hotkey, its keys (the first is the one that tooltips show) and what it does.
-pub const TABLE: [(Hotkey, &[KeyboardShortcut], &str); 17] = [
+pub const TABLE: [(Hotkey, &[KeyboardShortcut], &str); 18] = [
     (Hotkey::Pause, &[key(Key::Space)], "Pause, or go on"),
     (Hotkey::Step, &[key(Key::ArrowRight), key(Key::Period)], "One frame further (pauses)"),
     (Hotkey::Restart, &[key(Key::R)], "Open the source again"),
@@ -60,6 +62,7 @@ pub const TABLE: [(Hotkey, &[KeyboardShortcut], &str); 17] = [
     (Hotkey::Boxes, &[key(Key::B)], "Boxes on or off"),
     (Hotkey::Colour, &[key(Key::C)], "Colour by person, or by spread"),
     (Hotkey::Evidence, &[key(Key::X)], "Heatmaps on the frame on or off"),
+    (Hotkey::Truth, &[key(Key::G)], "Ground truth of synthetic people on or off"),
     (Hotkey::Stack, &[key(Key::V)], "Views side by side, or one above the other"),
     (Hotkey::Fit, &[key(Key::F)], "Fit the 3D view"),
     (Hotkey::Save, &[key(Key::S)], "Save the drawn frame as PNG"),
@@ -118,6 +121,7 @@ pub(super) fn act(hotkey: Hotkey, view: &View, state: &mut State, actions: &mut 
             };
         }
         Hotkey::Evidence => state.heatmaps_on_frame ^= true,
+        Hotkey::Truth => state.truth ^= true,
         Hotkey::Stack => state.stacked ^= true,
         Hotkey::Fit => state.fit(view.result),
         Hotkey::Save => actions.push(Action::SaveFrame),

@@ -172,6 +172,9 @@ pub(super) fn frame(ui: &mut Ui, place: Rect, view: &View, state: &mut State, ac
     let name = result.frame.name.as_deref().map(|name| format!("   {name}")).unwrap_or_default();
     let text = format!("{}   {time:.2} s   {}×{}{name}", result.frame.index, size[0], size[1]);
     caption(ui, place, Align2::LEFT_BOTTOM, &text);
+    if let Some(text) = truth_caption(result) {
+        caption(ui, place, Align2::LEFT_TOP, text);
+    }
     if state.draw.colour == MeshColour::Spread && state.draw.mesh {
         spread_legend(ui, place, result.bins);
     }
@@ -225,6 +228,9 @@ pub(super) fn orbit(ui: &mut Ui, place: Rect, view: &View, state: &mut State, ac
         let at = (at - place.min) * per_pt;
         let pick = pick_orbit(result, &state.draw, &state.orbit, size, Vec2::new(at.x, at.y));
         choose(pick, state, actions);
+    }
+    if let Some(text) = truth_caption(result) {
+        caption(ui, place, Align2::LEFT_TOP, text);
     }
     if response.hovered() && place.width() > 250.0 {
         caption(ui, place, Align2::LEFT_BOTTOM, "drag: turn   shift-drag: move   wheel: zoom");
@@ -327,6 +333,16 @@ fn failure(ui: &mut Ui, place: Rect, view: &View) {
 }
 
 /// Small numbers in a corner of a view.
+/// What is drawn that no network has found.
+fn truth_caption(result: &FrameResult) -> Option<&'static str> {
+    let truths = result.people.iter().filter(|person| person.true_index().is_some()).count();
+    match truths {
+        0 => None,
+        _ if truths == result.people.len() => Some("ground truth"),
+        _ => Some("found, and ground truth"),
+    }
+}
+
 fn caption(ui: &Ui, place: Rect, corner: Align2, text: &str) {
     let font = TextStyle::Small.resolve(ui.style());
     let painter = ui.painter_at(place);

@@ -77,6 +77,7 @@ pub fn result(index: u64, places: &[(Vec3, f32)], landmarks: &[Landmark]) -> Fra
             index,
             captured_at: Duration::from_millis(index * 40),
             name: None,
+            truth: None,
         }),
         intrinsics,
         estimator: EstimatorKind::Body,

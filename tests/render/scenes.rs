@@ -63,7 +63,7 @@ pub fn result_on(rgb: RgbImage, intrinsics: Intrinsics, faces: Vec<[u32; 3]>, pe
     let vertex_count = people.iter().filter_map(|p| p.mesh.as_ref()).map(|m| m.vertices_camera_m.len()).max();
     let topology = Topology { vertex_count: vertex_count.unwrap_or(0), faces, ..Topology::default() };
     Arc::new(FrameResult {
-        frame: Arc::new(Frame { rgb, index: 0, captured_at: Duration::ZERO, name: None }),
+        frame: Arc::new(Frame { rgb, index: 0, captured_at: Duration::ZERO, name: None, truth: None }),
         intrinsics,
         estimator: EstimatorKind::Body,
         bins: 64,

@@ -1,0 +1,144 @@
+//! What is known of the people in a frame that was made, not captured. Part of the words that everything is said in, as
+//! `result` is: a frame can carry it from its source to whoever compares, and nobody between needs to look.
+
+use std::sync::Arc;
+
+use glam::{Vec2, Vec3};
+use image::GrayImage;
+
+use crate::body::Topology;
+use crate::crop::Crop;
+use crate::result::{BodyParams, FrameResult, Person, PersonMesh, RootSource};
+use crate::space::{Intrinsics, RectPx};
+
+/// Everything that is true of one frame.
+#[derive(Clone, Debug)]
+pub struct Truth {
+    /// The camera that took it.
+    pub intrinsics: Intrinsics,
+    /// Width and height of the frame.
+    pub size: [u32; 2],
+    /// Faces and joints of all people.
+    pub topology: Arc<Topology>,
+    /// The people, at most eight, those outside of the frame too.
+    pub people: Vec<TruePerson>,
+    /// Whom each pixel shows: 0 nobody, else the person's index + 1.
+    pub owner: Vec<u8>,
+    /// Bit i is set where person i is, seen or hidden.
+    pub covered: Vec<u8>,
+}
+
+/// Everything that is true of one person.
+#[derive(Clone, Debug)]
+pub struct TruePerson {
+    /// The mesh, in camera metres.
+    pub vertices_camera_m: Vec<Vec3>,
+    /// The joints of [`Topology::skeleton`], in camera metres; the root is the first.
+    pub joints_camera_m: Vec<Vec3>,
+    /// For each joint: it is in the frame, and no other person and no thing is before it. (A hand before one's own
+    /// chest hides nothing.)
+    pub joint_visible: Vec<bool>,
+    /// Around the whole mesh; reaches beyond the frame where the person does.
+    pub full_rect: RectPx,
+    /// Around the pixels that show the person; `None` where none does.
+    pub visible_rect: Option<RectPx>,
+    /// The part of the person's pixels in the frame that show the person, in `[0, 1]`.
+    pub visible_share: f32,
+    /// What poses the body model: the first axis-angle turns into camera axes.
+    pub params: BodyParams,
+    /// The translation that goes with them, metres.
+    pub translation_m: Vec3,
+}
+
+impl TruePerson {
+    /// The root joint, in camera metres.
+    pub fn root_camera_m(&self) -> Vec3 {
+        self.joints_camera_m.first().copied().unwrap_or(Vec3::NAN)
+    }
+}
+
+impl Truth {
+    /// White where the pixels show a person.
+    pub fn visible_mask(&self, person: usize) -> GrayImage {
+        self.mask(|at| usize::from(self.owner[at]) == person + 1)
+    }
+
+    /// White where a person is, seen or hidden.
+    pub fn full_mask(&self, person: usize) -> GrayImage {
+        self.mask(|at| self.covered[at] >> person & 1 == 1)
+    }
+
+    fn mask(&self, white: impl Fn(usize) -> bool) -> GrayImage {
+        let [width, height] = self.size;
+        GrayImage::from_fn(width, height, |x, y| image::Luma([255 * u8::from(white((y * width + x) as usize))]))
+    }
+
+    /// The pixel that a point in camera metres falls on, as an index of [`Truth::owner`].
+    pub fn pixel(&self, p_camera_m: Vec3) -> Option<usize> {
+        let p: Vec2 = self.intrinsics.frame_from_camera(p_camera_m).round();
+        let [width, height] = self.size.map(|side| side as f32);
+        (p.x >= 0.0 && p.y >= 0.0 && p.x < width && p.y < height).then(|| p.y as usize * width as usize + p.x as usize)
+    }
+}
+
+/// Ids of true people in a result begin here: those of found people do not come so far.
+const FIRST_ID: u32 = 1_000_000;
+
+/// Side of the patch of a true person, which no network reads.
+const CROP_PX: u32 = 256;
+
+impl Person {
+    /// It was not found, but is there; its number in [`Truth::people`].
+    pub fn true_index(&self) -> Option<usize> {
+        (self.root_source == RootSource::Truth).then(|| self.id.saturating_sub(FIRST_ID) as usize)
+    }
+}
+
+impl FrameResult {
+    /// No network has looked at the frame.
+    pub fn is_bare(&self) -> bool {
+        self.skeleton.names.is_empty() && self.people.is_empty()
+    }
+
+    /// The same with the true people whom the frame shows, after those that were found; without the found ones where
+    /// they are of another mesh, since a result has one. `None` where nothing is known to be true.
+    pub fn with_truth(&self) -> Option<Self> {
+        let truth = self.frame.truth.as_ref()?;
+        let same_mesh = self.topology.as_ref().is_some_and(|topology| {
+            topology.vertex_count == truth.topology.vertex_count && topology.skeleton == truth.topology.skeleton
+        });
+        let mut both = if same_mesh {
+            self.clone()
+        } else {
+            Self {
+                people: Vec::new(),
+                intrinsics: truth.intrinsics,
+                topology: Some(Arc::clone(&truth.topology)),
+                skeleton: Arc::new(truth.topology.skeleton.clone()),
+                ..self.clone()
+            }
+        };
+        let [width, height] = truth.size;
+        let seen = truth.people.iter().enumerate().filter_map(|(index, person)| {
+            let rect = person.visible_rect?;
+            Some(Person {
+                id: FIRST_ID + index as u32,
+                score: 1.0,
+                rect,
+                crop: Crop::of_tight_box(rect, width, height, CROP_PX)?,
+                root_camera_m: person.root_camera_m(),
+                root_source: RootSource::Truth,
+                joints_camera_m: person.joints_camera_m.clone(),
+                joint_spread_lixel: Vec::new(),
+                mesh: Some(PersonMesh {
+                    vertices_camera_m: person.vertices_camera_m.clone(),
+                    params: Some(person.params.clone()),
+                    ..PersonMesh::default()
+                }),
+                heatmaps: Vec::new(),
+            })
+        });
+        both.people.extend(seen);
+        Some(both)
+    }
+}
