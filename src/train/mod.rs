@@ -1,3 +1,8 @@
-//! Training.
+//! Training: losses, differentiable layers on the CPU's fast kernels, networks made of them, and the optimiser.
 
+pub mod layers;
 pub mod losses;
+pub mod ops;
+pub mod optimizer;
+pub mod params;
+pub mod resnet;

@@ -7,11 +7,14 @@
 
 mod conv;
 mod gather;
+mod gradient;
 mod map;
 mod minimal;
+pub mod norm;
 mod peak;
 mod pointwise;
 mod pool;
+mod pool_gradient;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -20,9 +23,11 @@ mod winograd;
 
 pub use conv::{Finish, PackedConv, PackedDeconv};
 pub use gather::{PixelGroups, gather};
+pub use gradient::{ConvDims, bias_gradient, conv, conv_input_gradient, conv_weight_gradient};
 pub use map::Map;
 pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
+pub use pool_gradient::max_pool_gradient;
 pub use simd::{Isa, LANES};
 pub use winograd::{Winograd, WinogradDeconv};
