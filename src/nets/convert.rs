@@ -52,10 +52,8 @@ fn write(file: &WeightFile, output: &Path, progress: &mut impl FnMut(u64, u64)) 
     let mut header = serde_json::to_vec(&Metadata::new(Some(metadata), infos)?)?;
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = output.file_name().context("it has no file name")?.to_string_lossy();
-    let partial = Partial(folder.join(format!(".{name}.{}.partial", std::process::id())));
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(&partial.0)?);
+    let partial = Partial::beside(output)?;
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(partial.path())?);
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
     let mut done = 0;
@@ -66,12 +64,32 @@ fn write(file: &WeightFile, output: &Path, progress: &mut impl FnMut(u64, u64)) 
         progress(done, end as u64);
     }
     out.into_inner()?.sync_all()?;
-    fs::rename(&partial.0, output)?;
+    partial.finish(output)?;
     Ok(Converted { tensors: names.len(), bytes: 8 + header.len() as u64 + end as u64 })
 }
 
-/// A file that is removed if it is still there under this name at the end.
-struct Partial(std::path::PathBuf);
+/// A file that is written under another name until it is whole; removed if it is still there under that name at the
+/// end.
+pub(crate) struct Partial(std::path::PathBuf);
+
+impl Partial {
+    /// In the same folder, so that it can be renamed.
+    pub(crate) fn beside(output: &Path) -> Result<Self> {
+        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = output.file_name().context("it has no file name")?.to_string_lossy();
+        Ok(Self(folder.join(format!(".{name}.{}.partial", std::process::id()))))
+    }
+
+    /// Where to write.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// It is whole: takes the place of what was there under the name.
+    pub(crate) fn finish(self, output: &Path) -> Result<()> {
+        Ok(fs::rename(&self.0, output)?)
+    }
+}
 
 impl Drop for Partial {
     fn drop(&mut self) {

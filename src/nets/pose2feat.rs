@@ -17,15 +17,14 @@ use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, Features, FoldedNorm}
 use crate::lixel::gaussian::{SIGMA, gaussian};
 
 /// Channels of the early feature, and of what comes out.
-const CHANNELS: usize = 64;
+pub(crate) const CHANNELS: usize = 64;
 /// Side of the kernel.
 const KERNEL: usize = 3;
 
 /// `pose2feat.conv`: convolution, batch norm, ReLU.
 pub struct Pose2Feat {
     early: Conv2d,
-    joints: Tensor, // [J, D (z), 64 (o) * 3 (dx) * 3 (dy)], batch norm folded in
-    bins: usize,
+    joints: Tensor, // see `gaussian_weights`; batch norm folded in
 }
 
 impl Pose2Feat {
@@ -34,50 +33,58 @@ impl Pose2Feat {
         let norm = FoldedNorm::load(CHANNELS, BN_EPS, &vb.pp("conv.1"))?;
         let conv = vb.pp("conv.0");
         let weight = conv.get((CHANNELS, CHANNELS + joints * bins, KERNEL, KERNEL), "weight")?;
-        let gaussians = weight
-            .narrow(1, CHANNELS, joints * bins)?
-            .broadcast_mul(&norm.scale.reshape((CHANNELS, 1, 1, 1))?)?
-            .reshape((CHANNELS, joints, bins, KERNEL, KERNEL))? // [o, j, z, dy, dx]
-            .permute((1, 2, 0, 4, 3))? // [j, z, o, dx, dy]
-            .reshape((joints, bins, CHANNELS * KERNEL * KERNEL))?
-            .contiguous()?;
+        let gaussians = gaussian_weights(&weight, joints, bins)?
+            .reshape((joints, bins, CHANNELS, KERNEL * KERNEL))?
+            .broadcast_mul(&norm.scale.reshape((CHANNELS, 1))?)?
+            .reshape((joints, bins, CHANNELS * KERNEL * KERNEL))?;
         // The early feature's channels are an ordinary convolution.
         let shape = ConvShape::same(CHANNELS, CHANNELS, KERNEL);
         let (early, bias) = (weight.narrow(1, 0, CHANNELS)?, conv.get(CHANNELS, "bias")?);
         let early = Conv2d::new(shape, early, Some(bias), Some(norm), Activation::Relu)?;
-        Ok(Self { early, joints: gaussians, bins })
+        Ok(Self { early, joints: gaussians })
     }
 
     /// `early [B, 64, D, D], coords [B, J, 3] -> [B, 64, D, D]`; the coordinates are in lixels. No gradient flows
     /// into them.
     pub fn run(&self, early: &Features, coords: &Tensor) -> Result<Features> {
-        let gaussians = self.convolved_gaussians(&coords.detach())?;
+        let gaussians = convolved_gaussians(&self.joints, &coords.detach())?;
         self.early.run(early, Some(&Features::Plain(gaussians)))
     }
+}
 
-    /// The joints' share of the convolution: `[B, J, 3] -> [B, 64, D, D]`.
-    fn convolved_gaussians(&self, coords: &Tensor) -> Result<Tensor> {
-        let (batch, joints, _) = coords.dims3()?;
-        let bins = self.bins;
-        let factors = gaussian(coords, bins, SIGMA)?; // [B, J, 3, D]
-        let axis = |i: usize| factors.narrow(2, i, 1)?.squeeze(2); // [B, J, D]
+/// The weights of the Gaussians' channels in the order in which [`convolved_gaussians`] reads them:
+/// `[64, 64 + J * D, 3, 3] -> [J, D (z), 64 (o) * 3 (dx) * 3 (dy)]`.
+pub(crate) fn gaussian_weights(weight: &Tensor, joints: usize, bins: usize) -> Result<Tensor> {
+    weight
+        .narrow(1, CHANNELS, joints * bins)?
+        .reshape((CHANNELS, joints, bins, KERNEL, KERNEL))? // [o, j, z, dy, dx]
+        .permute((1, 2, 0, 4, 3))? // [j, z, o, dx, dy]
+        .contiguous()?
+        .reshape((joints, bins, CHANNELS * KERNEL * KERNEL))
+}
 
-        // Over z, a product for each joint: [J, B, D] x [J, D, o dx dy] -> [J, B, o dx dy]
-        let over_z = axis(2)?.transpose(0, 1)?.contiguous()?.matmul(&self.joints)?;
-        let over_z = over_z.transpose(0, 1)?.reshape((batch, joints, CHANNELS * KERNEL, KERNEL))?;
+/// The joints' share of the convolution: `[B, J, 3] -> [B, 64, D, D]`. `weights` come from [`gaussian_weights`].
+pub(crate) fn convolved_gaussians(weights: &Tensor, coords: &Tensor) -> Result<Tensor> {
+    let (batch, joints, _) = coords.dims3()?;
+    let bins = weights.dim(1)?;
+    let factors = gaussian(coords, bins, SIGMA)?; // [B, J, 3, D]
+    let axis = |i: usize| factors.narrow(2, i, 1)?.squeeze(2); // [B, J, D]
 
-        // Over y: [B, J, (o dx), dy] x [B, J, dy, y] -> [B, J, (o dx), y]
-        let over_y = over_z.contiguous()?.matmul(&shifted(&axis(1)?)?)?;
-        let over_y = over_y
-            .reshape((batch, joints, CHANNELS, KERNEL, bins))?
-            .permute((0, 2, 4, 1, 3))? // [B, o, y, J, dx]
-            .contiguous()?
-            .reshape((batch, CHANNELS * bins, joints * KERNEL))?;
+    // Over z, a product for each joint: [J, B, D] x [J, D, o dx dy] -> [J, B, o dx dy]
+    let over_z = axis(2)?.transpose(0, 1)?.contiguous()?.matmul(weights)?;
+    let over_z = over_z.transpose(0, 1)?.reshape((batch, joints, CHANNELS * KERNEL, KERNEL))?;
 
-        // Over x and the joints: [B, (o y), (J dx)] x [B, (J dx), x] -> [B, (o y), x]
-        let gaussians_x = shifted(&axis(0)?)?.reshape((batch, joints * KERNEL, bins))?;
-        over_y.matmul(&gaussians_x)?.reshape((batch, CHANNELS, bins, bins))
-    }
+    // Over y: [B, J, (o dx), dy] x [B, J, dy, y] -> [B, J, (o dx), y]
+    let over_y = over_z.contiguous()?.matmul(&shifted(&axis(1)?)?)?;
+    let over_y = over_y
+        .reshape((batch, joints, CHANNELS, KERNEL, bins))?
+        .permute((0, 2, 4, 1, 3))? // [B, o, y, J, dx]
+        .contiguous()?
+        .reshape((batch, CHANNELS * bins, joints * KERNEL))?;
+
+    // Over x and the joints: [B, (o y), (J dx)] x [B, (J dx), x] -> [B, (o y), x]
+    let gaussians_x = shifted(&axis(0)?)?.reshape((batch, joints * KERNEL, bins))?;
+    over_y.matmul(&gaussians_x)?.reshape((batch, CHANNELS, bins, bins))
 }
 
 /// What each tap of a 3-wide kernel with zero padding meets: `[B, J, D] -> [B, J, 3, D]`, `[.., d, i] = g[i + d - 1]`.

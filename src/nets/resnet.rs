@@ -10,8 +10,8 @@ use super::layers::{Activation, Conv2d, ConvShape, Features, FoldedNorm};
 /// Depth of a ResNet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
-    blocks: [usize; 4],
-    bottleneck: bool,
+    pub(crate) blocks: [usize; 4],
+    pub(crate) bottleneck: bool,
 }
 
 impl Depth {

@@ -7,13 +7,16 @@
 
 mod conv;
 mod gather;
+mod gradient;
 mod linear;
 mod map;
 mod minimal;
+pub mod norm;
 mod peak;
 mod pointwise;
 mod pool;
 mod reduce;
+mod pool_gradient;
 mod simd;
 mod softmax;
 #[cfg(test)]
@@ -23,11 +26,13 @@ mod winograd;
 
 pub use conv::{Finish, PackedConv, PackedDeconv};
 pub use gather::{PixelGroups, gather};
+pub use gradient::{ConvDims, bias_gradient, conv, conv_input_gradient, conv_weight_gradient};
 pub use linear::PackedLinear;
 pub use map::{Map, release_memory};
 pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
+pub use pool_gradient::max_pool_gradient;
 pub use reduce::{line_means, volume_marginals};
 pub use simd::{Isa, LANES};
 pub use softmax::{Heatmaps, heatmaps};

@@ -1,0 +1,80 @@
+//! Differentiable operations on the CPU, f32, as custom operations of candle, whose autograd is the tape: networks,
+//! heads and losses are put together freely, and the fast kernels do the work.
+//!
+//! Activations are tensors `[B, C / 16, H, W, 16]`, blocks of 16 channels as the kernels like them, so nothing is
+//! rearranged between layers; channels past the last are 0. Parameters are no tensors of the graph: an operation
+//! reads them from its [`Params`](super::params::Params) and adds to their gradients there when candle walks back,
+//! which spares the graph three passes over all weights.
+
+mod conv;
+mod lines;
+mod norm;
+mod pool;
+mod soft_argmax;
+#[cfg(test)]
+mod tests;
+
+pub use conv::{ConvOp, Direction};
+pub use lines::axis_means;
+pub use norm::{NormOp, batch_norm, running_norm};
+pub use pool::max_pool;
+pub use soft_argmax::soft_argmax;
+
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+
+use crate::nets::kernels::LANES;
+
+/// The floats of an operation's argument.
+fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(data), Some((start, end))) => Ok(&data[start..end]),
+        _ => bail!("expected contiguous f32, got {:?} in {layout:?}", storage_type(storage)),
+    }
+}
+
+fn storage_type(storage: &CpuStorage) -> candle_core::DType {
+    use candle_core::backend::BackendStorage;
+    storage.dtype()
+}
+
+/// Runs `work` on the floats of tensors on the CPU.
+fn with_floats<T, const N: usize>(tensors: [&Tensor; N], work: impl FnOnce([&[f32]; N]) -> Result<T>) -> Result<T> {
+    let mut contiguous = Vec::with_capacity(N);
+    for tensor in tensors {
+        contiguous.push(tensor.contiguous()?);
+    }
+    let guards: Vec<_> = contiguous.iter().map(Tensor::storage_and_layout).collect();
+    let mut slices = [&[][..]; N];
+    for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
+        *slice = match &**storage {
+            Storage::Cpu(storage) => floats(storage, layout)?,
+            _ => bail!("training's fast operations run on the CPU"),
+        };
+    }
+    work(slices)
+}
+
+/// `[B, C / 16, H, W, 16]`
+fn blocked_dims(dims: &[usize]) -> Result<[usize; 4]> {
+    match *dims {
+        [batch, blocks, height, width, LANES] if batch * blocks * height * width > 0 => {
+            Ok([batch, blocks, height, width])
+        }
+        _ => bail!("expected activations in blocks of 16 channels, got {dims:?}"),
+    }
+}
+
+/// `[B, C, H, W] -> [B, C / 16, H, W, 16]` by candle's operations, so that gradients flow; C is a multiple of 16.
+pub fn to_blocked(x: &Tensor) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    if c % LANES != 0 {
+        bail!("{c} channels are not blocks of {LANES}");
+    }
+    x.reshape((b, c / LANES, LANES, h, w))?.permute((0, 1, 3, 4, 2))?.contiguous()
+}
+
+/// `[B, C / 16, H, W, 16] -> [B, C, H, W]` by candle's operations, so that gradients flow.
+pub fn to_planar(x: &Tensor, channels: usize) -> Result<Tensor> {
+    let [b, blocks, h, w] = blocked_dims(x.dims())?;
+    x.permute((0, 1, 4, 2, 3))?.contiguous()?.reshape((b, blocks * LANES, h, w))?.narrow(1, 0, channels)
+}
