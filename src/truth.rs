@@ -92,6 +92,11 @@ impl Person {
     pub fn true_index(&self) -> Option<usize> {
         (self.root_source == RootSource::Truth).then(|| self.id.saturating_sub(FIRST_ID) as usize)
     }
+
+    /// The short name that is shown: `#3`, or `true 1`.
+    pub fn label(&self) -> String {
+        self.true_index().map_or_else(|| format!("#{}", self.id), |index| format!("true {}", index + 1))
+    }
 }
 
 impl FrameResult {

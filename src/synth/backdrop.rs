@@ -71,7 +71,8 @@ impl Place {
                 let tile = hsv(random.unit(), random.between(0.0, 0.2), random.between(0.5, 0.9));
                 Texture::new(Pattern::Bricks, [tile, tile * 0.5], random.between(0.4, 0.8), random)
             }
-            _ => any_texture(random),
+            _ if cluttered => any_texture(random),
+            _ => Self::carpet(random),
         };
         let paint = hsv(random.unit(), random.between(0.02, 0.35), random.between(0.5, 0.95));
         let paper = match random.below(6) {
@@ -92,6 +93,14 @@ impl Place {
             wall(Vec3::NEG_X, half_width, random),
         ];
         Self { floor, walls, zenith: Vec3::splat(0.7), horizon: Vec3::splat(0.7) }
+    }
+
+    fn carpet(random: &mut Random) -> Texture {
+        let a = hsv(random.unit(), random.between(0.05, 0.4), random.between(0.25, 0.75));
+        let b = hsv(random.unit(), random.between(0.05, 0.4), random.between(0.25, 0.75));
+        let patterns = [Pattern::Plain, Pattern::Clouds, Pattern::Checks, Pattern::Stripes, Pattern::Camouflage];
+        let pattern = random.pick(&patterns);
+        Texture::new(pattern, [a, a.lerp(b, 0.4)], random.between(0.3, 1.0), random)
     }
 
     fn pictures(most: usize, half_width: f32, random: &mut Random) -> Vec<Panel> {

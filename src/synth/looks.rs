@@ -201,10 +201,12 @@ impl Looks {
                 self.skin_at(noise, p)
             };
         }
-        // A collar around the neck; the neckline is lower in front.
+        // A collar around the neck; the neckline is lower in front, and the chin hangs over it.
         let from_neck = Vec2::new(out, p.z - marks.neck.z - 0.01).length();
         let collar_y = marks.neck.y + 0.055 - if p.z > marks.neck.z { self.neckline_m } else { 0.0 };
-        if p.y > marks.neck.y + 0.1 || (p.y > collar_y && from_neck < 0.075 + self.neckline_m * 0.35) {
+        let bare = p.y > collar_y && from_neck < 0.075 + self.neckline_m * 0.35;
+        let chin = p.y > marks.neck.y + 0.02 && p.z > marks.neck.z + 0.035 && out < 0.08;
+        if p.y > marks.neck.y + 0.1 || bare || chin {
             return self.head_at(marks, noise, p, footprint_m);
         }
         // Long hair lies on the back.

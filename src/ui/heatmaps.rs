@@ -32,7 +32,7 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, actions: &mut V
     ui.horizontal(|ui| {
         ui.label(theme::heading("heatmaps"));
         if let Some((_, person)) = person {
-            ui.label(theme::number(format!("#{}", person.id)).color(theme::TEXT));
+            ui.label(theme::number(person.label()).color(theme::TEXT));
         }
     });
     let Some((result, person)) = person else {

@@ -87,7 +87,7 @@ fn row(ui: &mut Ui, person: &Person, errors: Option<Errors>, selected: bool, sta
     painter.text(
         pos2(rect.left() + 28.0, middle),
         Align2::LEFT_CENTER,
-        truth.map_or_else(|| format!("#{id}"), |number| format!("true {number}")),
+        person.label(),
         number.clone(),
         fade(theme::STRONG),
     );

@@ -8,7 +8,7 @@ use image::{RgbImage, imageops};
 use lixelscope::capture::Frame;
 use lixelscope::pipeline::Stages;
 use lixelscope::render::{DrawOptions, OffscreenRenderer};
-use lixelscope::settings::Settings;
+use lixelscope::settings::{Settings, SourceSpec};
 use lixelscope::synth::{Kind, Photo, Scene, Studio};
 use rayon::prelude::*;
 
@@ -62,10 +62,10 @@ fn main() {
     println!("studio: {:.2} s", start.elapsed().as_secs_f32());
     if let Ok(dir) = std::env::var("SHEET") {
         for (kind, name) in [(Kind::Scenes, "scenes"), (Kind::Poses, "poses")] {
-            sheet(&studio, kind, 0..20, [320, 240], 5).save(format!("{dir}/{name}.png")).unwrap();
+            sheet(&studio, kind, 0..40, [320, 240], 5).save(format!("{dir}/{name}.png")).unwrap();
             sheet(&studio, kind, 100..104, [640, 480], 2).save(format!("{dir}/{name}_large.png")).unwrap();
         }
-        let scene = Scene::new(&studio, Kind::Scenes, 7, [320, 240]).unwrap();
+        let scene = Scene::new(&studio, Kind::Scenes, SourceSpec::DEFAULT_SEED, [320, 240]).unwrap();
         let mut film = RgbImage::new(320 * 5, 240 * 4);
         for i in 0..20 {
             let photo = scene.photograph(i as f32 * 0.4).unwrap();
