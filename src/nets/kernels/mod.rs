@@ -15,8 +15,8 @@ pub mod norm;
 mod peak;
 mod pointwise;
 mod pool;
-mod reduce;
 mod pool_gradient;
+mod reduce;
 mod simd;
 mod softmax;
 #[cfg(test)]
