@@ -18,7 +18,7 @@
 //! - who runs it: [`pipeline`] (stages and threads);
 //! - who shows it: [`render`] (wgpu), [`ui`] (egui), [`app`] (the window), [`record`] (files), [`headless`] (`run`
 //!   and `convert`), [`mod@bench`], [`doctor`], [`cli`] (arguments);
-//! - how good it is: [`eval`] (the papers' metrics), [`train`] (the papers' losses).
+//! - how good it is: [`eval`] (the papers' metrics), [`train`] (losses, networks with gradients, the optimiser).
 
 pub mod result;
 pub mod settings;
