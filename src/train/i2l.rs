@@ -180,7 +180,7 @@ mod tests {
         let target = |count| Tensor::rand(4_f32, 11.0, (people, count, 3), &Device::Cpu);
         let targets = [target(joints)?, target(vertices)?];
         let mut losses = Vec::new();
-        for _ in 0..30 {
+        for _ in 0..15 {
             let out = network.forward(&pass, &patches)?;
             let is_3d = Tensor::ones(people, DType::F32, &Device::Cpu)?;
             let loss = |out: &LixelOutput, target: &Tensor| {
@@ -188,11 +188,11 @@ mod tests {
             };
             let loss = (loss(&out.joints, &targets[0])? + loss(&out.vertices, &targets[1])?)?;
             params.backward(&loss)?;
-            adam.step(&params, 1e-3);
+            adam.step(&params, 2e-3);
             losses.push(loss.to_scalar::<f32>()?);
         }
         // At first every coordinate is the middle bin, on average a quarter of the targets' range of 7 away.
-        assert!(losses[29] < 0.6 * losses[0], "{losses:?}");
+        assert!(losses[14] < 0.75 * losses[0], "{losses:?}");
 
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("trained.safetensors");

@@ -78,14 +78,14 @@ mod tests {
         let target = Tensor::rand(3_f32, 12.0, (4, 2), &Device::Cpu)?;
         let gamma = Tensor::rand(0.8_f32, 1.2, 4, &Device::Cpu)?;
         let mut losses = Vec::new();
-        for _ in 0..30 {
+        for _ in 0..15 {
             let out = network.forward(&pass, &patches)?;
             let loss = ((out.coords - &target)?.abs()?.mean_all()? + (out.gamma - &gamma)?.abs()?.mean_all()?)?;
             params.backward(&loss)?;
-            adam.step(&params, 1e-3);
+            adam.step(&params, 2e-3);
             losses.push(loss.to_scalar::<f32>()?);
         }
-        assert!(losses[29] < 0.6 * losses[0], "{losses:?}");
+        assert!(losses[14] < 0.75 * losses[0], "{losses:?}");
 
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("trained.safetensors");

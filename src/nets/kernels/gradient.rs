@@ -250,16 +250,23 @@ pub fn conv_weight_gradient(isa: Isa, d: &ConvDims, x: &[f32], grad: &[f32], int
             product.run(isa, x, packed, None, None, &mut sums[col * part..][..part]);
         }
     }
-    // Back into the order of the weights.
+    // Back into the order of the weights, in squares: the sixteen rows often lie where the cache keeps few lines.
     let (area, sums) = (d.kernel * d.kernel, &sums);
-    into.par_chunks_mut(LANES * d.input * area).enumerate().for_each(|(block, into)| {
-        for (at, tap) in (0..d.input * area).map(|at| (at, at % area)) {
-            let (i, r, c) = (at / area, tap / d.kernel, tap % d.kernel);
-            let (plane, neighbour, col) = if d.reads_planes() { (i, c, 0) } else { (i / LANES, i % LANES, c) };
-            let row = ((col * padded.planes + plane) * d.kernel + r) * padded.neighbours + neighbour;
-            let sums = &sums[row * lanes + block * LANES..][..LANES];
-            for (into, sum) in into[at..].iter_mut().step_by(d.input * area).zip(sums) {
-                *into += sum;
+    let weights = d.input * area;
+    into.par_chunks_mut(LANES * weights).enumerate().for_each(|(block, into)| {
+        for first in (0..weights).step_by(LANES) {
+            let count = LANES.min(weights - first);
+            let mut square = [[0.0; LANES]; LANES];
+            for (at, line) in (first..first + count).zip(&mut square) {
+                let (i, r, c) = (at / area, at % area / d.kernel, at % area % d.kernel);
+                let (plane, neighbour, col) = if d.reads_planes() { (i, c, 0) } else { (i / LANES, i % LANES, c) };
+                let row = ((col * padded.planes + plane) * d.kernel + r) * padded.neighbours + neighbour;
+                line.copy_from_slice(&sums[row * lanes + block * LANES..][..LANES]);
+            }
+            for (o, into) in into.chunks_exact_mut(weights).enumerate() {
+                for (into, line) in into[first..first + count].iter_mut().zip(&square) {
+                    *into += line[o];
+                }
             }
         }
     });
