@@ -40,6 +40,11 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, actions: &mut V
         theme::empty_state(ui, "Nobody to look into", "The heatmaps of a person's vertices and joints appear here.");
         return;
     };
+    if person.true_index().is_some() {
+        ui.add_space(6.0);
+        theme::empty_state(ui, "The truth has no heatmaps", "A network's mesh has: see the note above the frame.");
+        return;
+    }
     picker(ui, result, person, state, actions);
     let Some(landmark) = state.landmark else {
         ui.add_space(10.0);
