@@ -2,7 +2,7 @@
 //! newest.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,10 +96,6 @@ fn warn_of_lost_boxes(result: &FrameResult, settings: &Settings) {
 /// Loads every network that the settings ask for. What is missing is told at once, as exit code 2.
 fn load_stages(settings: Settings) -> Result<Stages> {
     let bar = ProgressBar::new(100).with_style(style("{msg:40} {bar:30} {percent}%"));
-    let hidden = !std::io::stderr().is_terminal();
-    if hidden {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-    }
     let mut stages = Stages::new(settings.clone());
     let mut missing = Vec::new();
     infer::load(&settings, infer::Wanted::All, &mut |progress| match progress {
@@ -123,19 +119,16 @@ fn load_stages(settings: Settings) -> Result<Stages> {
     if missing.is_empty() { Ok(stages) } else { Err(BadInput(missing.join("\n")).into()) }
 }
 
+/// A bar hides itself where stderr is no terminal.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn progress_bar(expected: Option<u64>) -> ProgressBar {
-    let bar = match expected {
+    match expected {
         Some(n) => ProgressBar::new(n).with_style(style("{bar:40} {pos}/{len} frames, {per_sec}, {eta} left  {msg}")),
         None => ProgressBar::new_spinner().with_style(style("{spinner} {pos} frames, {per_sec}  {msg}")),
-    };
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
     }
-    bar
 }
 
 /// The folder that the results go to.
@@ -210,9 +203,6 @@ pub fn synth(args: &SynthArgs) -> Result<()> {
 /// `lixelscope convert`: any checkpoint becomes safetensors, which are mapped instead of parsed at start.
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let bar = ProgressBar::new(0).with_style(style("{bar:40} {bytes}/{total_bytes}"));
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-    }
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
         return Err(BadInput(format!("{}: the output must end in .safetensors", args.output.display())).into());
     }

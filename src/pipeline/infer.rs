@@ -251,7 +251,8 @@ impl Loader<'_> {
         } else {
             None
         };
-        let estimator = MeshStage { net, topology, regressor, device: self.device.clone() };
+        let skeleton = Arc::new(topology.skeleton.clone());
+        let estimator = MeshStage { net, topology, skeleton, regressor, device: self.device.clone() };
         Ok(Part::Estimator { kind, estimator: Box::new(estimator), body })
     }
 
@@ -341,6 +342,8 @@ impl RootEstimator for RootStage {
 struct MeshStage {
     net: I2l,
     topology: Arc<Topology>,
+    /// The topology's, shared with every result.
+    skeleton: Arc<Skeleton>,
     /// `[J, V]`, for the parameter stage.
     regressor: Option<Tensor>,
     device: Device,
@@ -356,7 +359,7 @@ impl LixelEstimator for MeshStage {
     }
 
     fn skeleton(&self) -> Arc<Skeleton> {
-        Arc::new(self.topology.skeleton.clone())
+        Arc::clone(&self.skeleton)
     }
 
     fn topology(&self) -> Option<Arc<Topology>> {

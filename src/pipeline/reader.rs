@@ -27,8 +27,8 @@ pub(super) fn read_source(
     let kind = source.kind();
     shared.post(Message::SourceOpened { generation, description: source.describe(), kind });
     let live = source.is_live();
-    let droppable = kind == SourceKind::Motion && source.frame_interval().is_some();
     let interval = source.frame_interval();
+    let droppable = kind == SourceKind::Motion && interval.is_some();
     let mut due = Instant::now();
     let mut asked = Instant::now();
     let mut stalled = false;
