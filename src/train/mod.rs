@@ -7,5 +7,6 @@ pub mod losses;
 pub mod ops;
 pub mod optimizer;
 pub mod params;
+pub mod person_detector;
 pub mod resnet;
 pub mod rootnet;
