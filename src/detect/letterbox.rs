@@ -94,8 +94,7 @@ impl Letterbox {
                         continue;
                     }
                     let mut sum = [0.5; 3];
-                    for (pixel, &weight) in
-                        line.as_chunks::<3>().0[column.first - first..].iter().zip(&column.weights)
+                    for (pixel, &weight) in line.as_chunks::<3>().0[column.first - first..].iter().zip(&column.weights)
                     {
                         (0..3).for_each(|c| sum[c] += weight * pixel[c]);
                     }
@@ -163,7 +162,8 @@ mod tests {
     fn boxes_go_there_and_back() {
         let rect = RectPx::from([99.5, 49.5, 60.0, 120.0]);
         for mirrored in [false, true] {
-            let letterbox = Letterbox { mirrored, origin_px: Vec2::new(-20.0, 10.0), ..Letterbox::whole(640, 480, 256) };
+            let letterbox =
+                Letterbox { mirrored, origin_px: Vec2::new(-20.0, 10.0), ..Letterbox::whole(640, 480, 256) };
             let canvas = letterbox.canvas_from_frame(rect).unwrap();
             let expected = if mirrored { [184.0, 16.0, 208.0, 64.0] } else { [48.0, 16.0, 72.0, 64.0] };
             assert!(canvas.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4), "{canvas:?}");

@@ -21,8 +21,8 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, Deconv2d, Features, FoldedNorm};
-use super::{Lap, on_pool};
 use super::resnet::Block;
+use super::{Lap, on_pool};
 use crate::detect::PersonBox;
 use crate::detect::letterbox::{Letterbox, MULTIPLE};
 use crate::detect::nms::{Corners, nms, order_by_score};
@@ -143,7 +143,8 @@ impl PersonDetector {
         // Sides of the maps that the transposed convolutions read, for a picture of 4:3.
         let side = |stride: usize| (config.longest_side / stride) * 7 / 8;
         let lateral = |width, name: &str| conv(ConvShape::same(width, width, 1), ["0", "1"], &vb.pp(name));
-        let up = |sizes, stride, name: &str| Deconv2d::load(sizes, side(stride), &vb.pp(name).pp(0), &vb.pp(name).pp(1));
+        let up =
+            |sizes, stride, name: &str| Deconv2d::load(sizes, side(stride), &vb.pp(name).pp(0), &vb.pp(name).pp(1));
         let head = (0..HEAD_CONVS).map(|i| conv(ConvShape::same(c2, c2, 3), ["0", "1"], &vb.pp("head").pp(i)));
         Ok(Self {
             stem: conv(STEM, ["conv1", "bn1"], vb)?,
@@ -198,52 +199,45 @@ impl PersonDetector {
         lap("forward")?;
         let said = said.squeeze(0)?.to_device(&Device::Cpu)?;
         let (_, rows, columns) = said.dims3()?;
-        let people = self.people(&said.flatten_all()?.to_vec1()?, [columns, rows]);
-        let in_frame = |(corners, score)| {
-            Some(PersonBox { rect: letterbox.frame_from_canvas(corners, [width, height])?, score })
-        };
+        let people = people(&said.flatten_all()?.to_vec1()?, [columns, rows], &self.config);
+        let in_frame =
+            |(corners, score)| Some(PersonBox { rect: letterbox.frame_from_canvas(corners, [width, height])?, score });
         let people = people.into_iter().filter_map(in_frame).collect();
         lap("boxes")?;
         Ok(people)
     }
+}
 
-    /// Boxes on the canvas and their scores, best first, from `[5, rows, columns]`.
-    fn people(&self, said: &[f32], [columns, rows]: [usize; 2]) -> Vec<(Corners, f32)> {
-        let cells = columns * rows;
-        let mut found: Vec<(usize, f32)> = Vec::new();
-        for (cell, logit) in said[..cells].iter().enumerate() {
-            let score = 1.0 / (1.0 + (-(logit + SCORE_PRIOR)).exp());
-            // Also false for what is not a number.
-            if score > self.config.score_threshold {
-                found.push((cell, score));
-            }
+/// Boxes on the canvas and their scores, best first, from what the cells say, `[5, rows, columns]`.
+pub fn people(said: &[f32], [columns, rows]: [usize; 2], config: &Config) -> Vec<(Corners, f32)> {
+    let cells = columns * rows;
+    let mut found: Vec<(usize, f32)> = Vec::new();
+    for (cell, logit) in said[..cells].iter().enumerate() {
+        let score = 1.0 / (1.0 + (-(logit + SCORE_PRIOR)).exp());
+        // Also false for what is not a number.
+        if score > config.score_threshold {
+            found.push((cell, score));
         }
-        let scores: Vec<f32> = found.iter().map(|(_, score)| *score).collect();
-        let order: Vec<usize> = order_by_score(&scores).into_iter().take(CANDIDATES).collect();
-        let scores: Vec<f32> = order.iter().map(|&i| scores[i]).collect();
-        let boxes: Vec<Corners> = order
-            .iter()
-            .map(|&i| {
-                let (cell, _) = found[i];
-                corners([cell % columns, cell / columns], [1, 2, 3, 4].map(|number| said[number * cells + cell]))
-            })
-            .collect();
-        let kept = nms(&boxes, &scores, self.config.nms_iou);
-        kept.into_iter().take(self.config.max_detections).map(|i| (boxes[i], scores[i])).collect()
     }
+    let scores: Vec<f32> = found.iter().map(|(_, score)| *score).collect();
+    let order: Vec<usize> = order_by_score(&scores).into_iter().take(CANDIDATES).collect();
+    let scores: Vec<f32> = order.iter().map(|&i| scores[i]).collect();
+    let boxes: Vec<Corners> = order
+        .iter()
+        .map(|&i| {
+            let (cell, _) = found[i];
+            corners([cell % columns, cell / columns], [1, 2, 3, 4].map(|number| said[number * cells + cell]))
+        })
+        .collect();
+    let kept = nms(&boxes, &scores, config.nms_iou);
+    kept.into_iter().take(config.max_detections).map(|i| (boxes[i], scores[i])).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use candle_core::DType;
-    use candle_nn::VarMap;
 
     use super::*;
-
-    fn network() -> PersonDetector {
-        let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
-        PersonDetector::load(Config::default(), &vb).unwrap()
-    }
 
     #[test]
     fn a_cell_that_says_nothing_means_a_typical_person_around_itself() {
@@ -267,7 +261,7 @@ mod tests {
         say([3, 3], f32::NAN);
         // An eighth of the width to the left: back to 4 pixels beside the first.
         said[cells + 10 * columns + 11] = -0.125;
-        let people = network().people(&said, [columns, rows]);
+        let people = people(&said, [columns, rows], &Config::default());
         let middles: Vec<f32> = people.iter().map(|(c, _)| (c[0] + c[2]) / 2.0).collect();
         assert_eq!(middles, [84.0, 132.0], "{people:?}");
         assert!(people[0].1 > people[1].1 && people[1].1 > 0.9);
@@ -275,9 +269,8 @@ mod tests {
 
     #[test]
     fn any_frame_has_boxes_within_itself() -> Result<()> {
-        // Random weights say that there is somebody anywhere.
-        let vars = VarMap::new();
-        let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+        // Without weights every cell says that there may be somebody.
+        let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
         let config = Config { score_threshold: 0.0, ..Config::default() };
         let network = PersonDetector::load(config, &vb)?;
         for (width, height) in [(640, 480), (480, 640), (333, 77), (1, 1), (2000, 5)] {

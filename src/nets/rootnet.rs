@@ -12,6 +12,9 @@ use super::resnet::{Stages, Stem};
 use super::{NetSizes, on_pool};
 use crate::lixel;
 
+/// Where [`NetSizes::with_widths_of`] finds the widths.
+pub const WIDTHS_AT: [&str; 2] = ["backbone", "root.deconv_layers"];
+
 /// What the network says about the roots of B people, on its device.
 pub struct RootOutput {
     /// `[B, D (y), D (x)]`: probability over the bins of the plane.
@@ -61,10 +64,14 @@ impl RootNet {
         };
         Ok(Self {
             sizes,
-            stem: Stem::load(BN_EPS, &backbone)?,
+            stem: Stem::load(sizes.depth().width(), BN_EPS, &backbone)?,
             stages: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
-            deconv: DeconvStack::load(sizes.features(), sizes.heatmap() / 8, &root.pp("deconv_layers"))?,
-            xy: one(DeconvStack::CHANNELS, "xy_layer")?,
+            deconv: DeconvStack::load(
+                [sizes.features(), sizes.channels()],
+                sizes.heatmap() / 8,
+                &root.pp("deconv_layers"),
+            )?,
+            xy: one(sizes.channels(), "xy_layer")?,
             depth: one(sizes.features(), "depth_layer")?,
         })
     }

@@ -11,11 +11,8 @@ use super::resnet::{Stages, Stem};
 use crate::nets::NetSizes;
 use crate::nets::input::to_unit_range;
 use crate::nets::kernels::LANES;
-use crate::nets::layers::{Activation, ConvShape, DeconvStack as InferenceStack};
-use crate::nets::pose2feat::{self, convolved_gaussians, gaussian_weights};
-
-/// Channels of the plane that heatmaps are read off.
-const CHANNELS: usize = InferenceStack::CHANNELS;
+use crate::nets::layers::{Activation, ConvShape};
+use crate::nets::pose2feat::{convolved_gaussians, gaussian_weights};
 
 /// 1D heatmaps of N points.
 pub struct LixelOutput {
@@ -26,6 +23,11 @@ pub struct LixelOutput {
 }
 
 impl LixelOutput {
+    /// The logits of each axis as they come out, `[B, N / 16, 1, D, 16]`, N up to whole blocks.
+    pub fn blocked_logits(&self) -> &[Tensor; 3] {
+        &self.logits
+    }
+
     /// The logits of each axis, `[B, N, D]`: for a loss on the heatmaps themselves.
     pub fn logits(&self) -> CandleResult<[Tensor; 3]> {
         let points = self.coords.dim(1)?;
@@ -47,24 +49,26 @@ struct LixelHead {
     z_1: (Conv, Norm),
     z_2: Conv,
     points: usize,
+    channels: usize,
     bins: usize,
 }
 
 impl LixelHead {
     fn new(sizes: &NetSizes, points: usize, b: &mut ParamsBuilder) -> Self {
-        let (features, bins) = (sizes.features(), sizes.heatmap());
-        let line = CHANNELS * bins;
+        let (features, channels, bins) = (sizes.features(), sizes.channels(), sizes.heatmap());
+        let line = channels * bins;
         let start = Start::he(features);
         Self {
-            deconv: DeconvStack::new(features, CHANNELS, &mut b.pp("deconv")),
-            x: Conv::head(CHANNELS, points, 3, &mut b.pp("conv_x.0")),
-            y: Conv::head(CHANNELS, points, 3, &mut b.pp("conv_y.0")),
+            deconv: DeconvStack::new(features, channels, &mut b.pp("deconv")),
+            x: Conv::head(channels, points, 3, &mut b.pp("conv_x.0")),
+            y: Conv::head(channels, points, 3, &mut b.pp("conv_y.0")),
             z_1: (
                 Conv::pointwise(features, line, 3, start, &mut b.pp("conv_z_1.0")),
                 Norm::new(line, &mut b.pp("conv_z_1.1")),
             ),
-            z_2: Conv::head(CHANNELS, points, 3, &mut b.pp("conv_z_2.0")),
+            z_2: Conv::head(channels, points, 3, &mut b.pp("conv_z_2.0")),
             points,
+            channels,
             bins,
         }
     }
@@ -77,7 +81,7 @@ impl LixelHead {
         let pooled = feature.mean_keepdim((2, 3))?; // [B, C / 16, 1, 1, 16]
         let line = self.z_1.0.forward(pass, &pooled)?; // [B, 256 D / 16, 1, 1, 16]
         let line = self.z_1.1.forward(pass, &line, None, Activation::Relu)?;
-        let line = to_blocked(&line.reshape((line.dim(0)?, CHANNELS, 1, self.bins))?)?;
+        let line = to_blocked(&line.reshape((line.dim(0)?, self.channels, 1, self.bins))?)?;
         let z = self.z_2.forward(pass, &line)?;
         let coords = [soft_argmax(&x)?, soft_argmax(&y)?, soft_argmax(&z)?];
         let coords = Tensor::stack(&coords, 2)?.narrow(1, 0, self.points)?; // [B, N, 3]
@@ -94,10 +98,10 @@ struct Pose2Feat {
 }
 
 impl Pose2Feat {
-    fn new(joints: usize, bins: usize, b: &mut ParamsBuilder) -> Self {
-        let shape = ConvShape::same(pose2feat::CHANNELS, pose2feat::CHANNELS, 3);
+    fn new(channels: usize, joints: usize, bins: usize, b: &mut ParamsBuilder) -> Self {
+        let shape = ConvShape::same(channels, channels, 3);
         let conv = Conv::with_more_inputs(shape, joints * bins, &mut b.pp("conv.0"));
-        Self { conv, norm: Norm::new(pose2feat::CHANNELS, &mut b.pp("conv.1")), joints, bins }
+        Self { conv, norm: Norm::new(channels, &mut b.pp("conv.1")), joints, bins }
     }
 
     /// `early [B, 4, D, D, 16], coords [B, J, 3] -> [B, 4, D, D, 16]`
@@ -131,10 +135,10 @@ impl I2l {
     /// Under the names of the checkpoints.
     pub fn new(sizes: &NetSizes, joints: usize, vertices: usize, b: &mut ParamsBuilder) -> Self {
         Self {
-            stem: Stem::new(&mut b.pp("pose_backbone")),
+            stem: Stem::new(sizes.depth().width(), &mut b.pp("pose_backbone")),
             pose_backbone: Stages::new(sizes.depth(), &mut b.pp("pose_backbone")),
             pose_net: LixelHead::new(sizes, joints, &mut b.pp("pose_net")),
-            pose2feat: Pose2Feat::new(joints, sizes.heatmap(), &mut b.pp("pose2feat")),
+            pose2feat: Pose2Feat::new(sizes.depth().width(), joints, sizes.heatmap(), &mut b.pp("pose2feat")),
             mesh_backbone: Stages::new(sizes.depth(), &mut b.pp("mesh_backbone")),
             mesh_net: LixelHead::new(sizes, vertices, &mut b.pp("mesh_net")),
         }
@@ -196,7 +200,7 @@ mod tests {
 
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("trained.safetensors");
-        save_weights(&params, &path)?;
+        save_weights(&params, "{}", &path)?;
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
         let shape = I2lShape::from_shapes(|name| tensors.get(name).map(|t| t.dims().to_vec()))?;
         assert_eq!(shape, I2lShape { joints, vertices, params: None });

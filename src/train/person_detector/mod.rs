@@ -1,9 +1,10 @@
 //! The light detector to be trained: the network of [`nets::person_detector`](crate::nets::person_detector), what it
-//! is to say ([`targets`]), how wrong it is ([`loss`]), and pictures without an end ([`pictures`]).
+//! is to say ([`targets`]), how wrong it is ([`loss`]), pictures ([`pictures`]), and how all this is trained ([`task`]).
 
 pub mod loss;
 pub mod pictures;
 pub mod targets;
+pub mod task;
 
 use candle_core::{Result, Tensor};
 
@@ -118,7 +119,7 @@ mod tests {
 
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("trained.safetensors");
-        save_weights(&params, &path)?;
+        save_weights(&params, "{}", &path)?;
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let inference = Inference::load(Config::default(), &vb)?;

@@ -1,12 +1,8 @@
-//! Pictures for the detector without an end: photographs of synthetic scenes, each seen in several ways, as the
-//! detector sees frames ([`letterbox`](crate::detect::letterbox)): whole or a part of it, larger or smaller, mirrored,
-//! in other colours, with more noise.
-//!
-//! A picture follows from its index and the seed alone. A scene costs as much as several steps of training, so that its
-//! photograph is used [`VIEWS`] times, far enough apart for no batch to see it twice.
+//! Pictures for the detector: photographs of synthetic scenes, each seen in several ways, as the detector sees frames
+//! ([`letterbox`](crate::detect::letterbox)): whole or a part of it, larger or smaller, mirrored, in other colours, with
+//! more noise.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Result;
 use glam::Vec2;
@@ -21,27 +17,17 @@ use crate::truth::{TruePerson, Truth};
 
 /// Width and height of the pictures: those of a frame of 4:3 on the detector's canvas.
 pub const SIZE_PX: [usize; 2] = [256, 192];
-/// How often a photograph is used.
-pub const VIEWS: u64 = 4;
-/// Photographs that take turns.
-pub const TURNS: u64 = 96;
+/// Photographs of a block.
+const PHOTOS: usize = 2;
+/// How often a photograph is seen: it costs as much as several of them.
+const VIEWS: usize = 3;
 
-/// One photograph in so many shows nobody.
+/// One block in so many shows nobody.
 const EMPTY: f32 = 0.07;
 /// Of a person of whom less is seen, in parts of what is in the picture, nothing is said.
-pub const LEAST_SHARE: f32 = 0.3;
+const LEAST_SHARE: f32 = 0.3;
 /// Neither of one who is less wide or high, in pixels of the canvas.
-pub const LEAST_SIDE_PX: f32 = 3.0;
-
-/// Sizes of photographs, and how often each is taken. What cameras give, and small ones, which are made fast.
-const PHOTO_SIZES: [([u32; 2], f32); 6] = [
-    ([640, 480], 0.4),
-    ([512, 384], 0.2),
-    ([384, 288], 0.15),
-    ([640, 360], 0.1),
-    ([360, 480], 0.05),
-    ([256, 192], 0.1),
-];
+const LEAST_SIDE_PX: f32 = 3.0;
 
 /// A picture and the people in it.
 #[derive(Clone, Debug)]
@@ -50,71 +36,51 @@ pub struct Sample {
     pub picture: RgbImage,
     /// In its pixels.
     pub people: Vec<Target>,
+    /// Which kind of scene it is from.
+    pub kind: Kind,
 }
 
-/// A place for a photograph, taken by the first who needs it.
-type Slot = Arc<Mutex<Option<Arc<Photo>>>>;
-
-/// See the module. Any number of threads may ask for pictures.
-pub struct Pictures {
-    studio: Arc<Studio>,
-    seed: u64,
-    slots: Mutex<BTreeMap<u64, Slot>>,
+/// The pictures of a number; the same for the same number.
+pub fn block(studio: &Arc<Studio>, number: u64) -> Result<Vec<Sample>> {
+    let mut random = Random::fork(number, 0x6465_7465_6374);
+    let kind = if random.chance(0.5) { Kind::Scenes } else { Kind::Poses };
+    let mut samples = Vec::with_capacity(PHOTOS * VIEWS);
+    for Photo { rgb, truth } in photos(studio, kind, &mut random)? {
+        for _ in 0..VIEWS {
+            let letterbox = view(rgb.dimensions(), &mut random);
+            let mut picture = letterbox.picture(&rgb);
+            if random.chance(0.7) {
+                recolour(&mut picture, &mut random);
+            }
+            let one = |(who, person)| target(&truth, who, person, &letterbox);
+            samples.push(Sample { picture, people: truth.people.iter().enumerate().filter_map(one).collect(), kind });
+        }
+    }
+    Ok(samples)
 }
 
-impl Pictures {
-    /// The pictures of a seed.
-    pub fn new(studio: Arc<Studio>, seed: u64) -> Self {
-        Self { studio, seed, slots: Mutex::default() }
-    }
-
-    /// The picture of an index.
-    pub fn sample(&self, index: u64) -> Result<Sample> {
-        let (round, within) = (index / (TURNS * VIEWS), index % (TURNS * VIEWS));
-        let photo = self.photo(round * TURNS + within % TURNS)?;
-        let mut random = Random::fork(self.seed ^ 0x51DE, index);
-        let letterbox = view(photo.rgb.dimensions(), &mut random);
-        let mut picture = letterbox.picture(&photo.rgb);
-        if random.chance(0.7) {
-            recolour(&mut picture, &mut random);
+/// [`PHOTOS`] photographs: of one scene where people move, else of as many scenes.
+fn photos(studio: &Arc<Studio>, kind: Kind, random: &mut Random) -> Result<Vec<Photo>> {
+    // What cameras give, and small ones, which are made fast.
+    let size = match random.below(20) {
+        0..8 => [640, 480],
+        8..12 => [512, 384],
+        12..15 => [384, 288],
+        15..17 => [640, 360],
+        17 => [360, 480],
+        _ => [256, 192],
+    };
+    let scenes = if kind == Kind::Scenes { 1 } else { PHOTOS };
+    let is_empty = random.chance(EMPTY);
+    let mut photos = Vec::with_capacity(PHOTOS);
+    for _ in 0..scenes {
+        let scene = Scene::new(studio, kind, random.bits(), size)?;
+        let scene = if is_empty { scene.without_people() } else { scene };
+        for _ in 0..PHOTOS / scenes {
+            photos.push(scene.photograph(random.between(0.0, 60.0))?);
         }
-        let one = |(who, person)| target(&photo.truth, who, person, &letterbox);
-        let people = photo.truth.people.iter().enumerate().filter_map(one).collect();
-        Ok(Sample { picture, people })
     }
-
-    /// The photograph of a number; those of the round before and after are kept at hand.
-    fn photo(&self, number: u64) -> Result<Arc<Photo>> {
-        let slot = {
-            // A map of places is whole at any time, and so is a place.
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            let round = number / TURNS;
-            slots.retain(|other, _| (other / TURNS).abs_diff(round) <= 1);
-            Arc::clone(slots.entry(number).or_default())
-        };
-        let mut place = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(photo) = &*place {
-            return Ok(Arc::clone(photo));
-        }
-        let photo = Arc::new(self.take_photo(number)?);
-        *place = Some(Arc::clone(&photo));
-        Ok(photo)
-    }
-
-    fn take_photo(&self, number: u64) -> Result<Photo> {
-        let mut random = Random::fork(self.seed, number);
-        let kind = if random.chance(0.5) { Kind::Scenes } else { Kind::Poses };
-        let mut left = random.unit();
-        let size = PHOTO_SIZES.iter().find(|(_, share)| {
-            left -= share;
-            left < 0.0
-        });
-        let (size, _) = size.unwrap_or(&PHOTO_SIZES[0]);
-        let (seed, time_secs) = (random.bits(), random.between(0.0, 60.0));
-        let scene = Scene::new(&self.studio, kind, seed, *size)?;
-        let scene = if random.chance(EMPTY) { scene.without_people() } else { scene };
-        scene.photograph(time_secs)
-    }
+    Ok(photos)
 }
 
 /// Which part of a photograph is seen, and how large.
@@ -138,7 +104,8 @@ fn target(truth: &Truth, who: usize, person: &TruePerson, letterbox: &Letterbox)
     // Rows and columns of the frame whose centres are on the canvas.
     let window = RectPx::from_corners(letterbox.origin_px - 0.5, letterbox.origin_px - 0.5 + shown);
     let (min, max) = (person.full_rect.min().max(window.min()), person.full_rect.max().min(window.max()));
-    let range = |from: f32, to: f32, side: u32| from.ceil().max(0.0) as u32..((to.floor() + 1.0).max(0.0) as u32).min(side);
+    let range =
+        |from: f32, to: f32, side: u32| from.ceil().max(0.0) as u32..((to.floor() + 1.0).max(0.0) as u32).min(side);
     let [mut own, mut seen] = [0_u32; 2];
     let (mut first, mut last) = (Vec2::INFINITY, Vec2::NEG_INFINITY);
     for y in range(min.y, max.y, height) {
@@ -191,29 +158,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_follows_from_its_index() -> Result<()> {
+    fn pictures_follow_from_the_number_of_their_block() -> Result<()> {
         let studio = Studio::new()?;
-        let here = Pictures::new(Arc::clone(&studio), 3);
-        let there = Pictures::new(Arc::clone(&studio), 3);
-        // Whatever was asked for before.
-        let far = there.sample(5 * TURNS * VIEWS)?;
-        for index in [7, 7 + TURNS, 0] {
-            let (a, b) = (here.sample(index)?, there.sample(index)?);
-            assert!(a.picture == b.picture && a.people == b.people, "{index}");
-            assert!(a.picture != far.picture);
+        let [first, again, other] = [5, 5, 6].map(|number| block(&studio, number));
+        let (first, again, other) = (first?, again?, other?);
+        assert_eq!([first.len(), other.len()], [PHOTOS * VIEWS; 2]);
+        for (a, b) in first.iter().zip(&again) {
+            assert!(a.picture == b.picture && a.people == b.people);
         }
-        assert!(here.sample(7)?.picture != here.sample(7 + TURNS)?.picture, "another view of the same photograph");
-        assert!(Arc::ptr_eq(&here.photo(7)?, &here.photo(7)?), "a photograph is taken once");
-        assert!(here.sample(1)?.picture != Pictures::new(studio, 4).sample(1)?.picture);
+        assert!(first[0].picture != first[1].picture && first[0].picture != other[0].picture);
         Ok(())
     }
 
     #[test]
     fn boxes_are_around_the_pixels_that_show_people() -> Result<()> {
-        let pictures = Pictures::new(Studio::new()?, 11);
+        let studio = Studio::new()?;
         let (mut counted, mut uncounted) = (0, 0);
         for number in 0..24 {
-            let mut photo = Photo::clone(&*pictures.photo(number)?);
+            let mut photo = studio.sample(Kind::Poses, number, [360, 270])?;
             let letterbox = view(photo.rgb.dimensions(), &mut Random::new(number));
             for (who, person) in photo.truth.people.iter().enumerate() {
                 let found = target(&photo.truth, who, person, &letterbox);
@@ -252,10 +214,11 @@ mod tests {
 
     #[test]
     fn some_pictures_show_nobody() -> Result<()> {
-        let pictures = Pictures::new(Studio::new()?, 2);
+        let studio = Studio::new()?;
         let mut people = Vec::new();
-        for number in 0..60 {
-            people.push(pictures.take_photo(number)?.truth.people.len());
+        for number in 0..40 {
+            let photos = photos(&studio, Kind::Scenes, &mut Random::new(number))?;
+            people.extend(photos.iter().map(|photo| photo.truth.people.len()));
         }
         let empty = people.iter().filter(|count| **count == 0).count();
         assert!((1..15).contains(&empty) && people.iter().any(|count| *count > 2), "{people:?}");
