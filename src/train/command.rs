@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::mesh_task::MeshTask;
 use super::params::Params;
+use super::person_detector::task::DetectorTask;
 use super::root_task::RootTask;
 use super::session::{self, Options, Progress};
 use super::task::Task;
@@ -21,6 +22,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         .with_widths(args.width as usize, args.channels as usize);
     match args.network {
         Trainee::Mesh => train(args, MeshTask::new(args.resnet, sizes, args.surface, args.seed)?),
+        Trainee::Detector => train(args, DetectorTask::new(args.seed)?),
         Trainee::Root => train(args, RootTask::new(args.resnet, sizes, args.seed)?),
     }
 }

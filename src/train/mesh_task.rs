@@ -132,11 +132,12 @@ impl Task for MeshTask {
             .into_iter()
             .map(|points| points.into_iter().map(|p| [p[0], p[1], p[2]]).collect())
             .collect();
-        let mut sums = [("scenes_mpjpe_mm", 0.0, 0), ("scenes_pa_mpjpe_mm", 0.0, 0), ("poses_mpjpe_mm", 0.0, 0), (
-            "poses_pa_mpjpe_mm",
-            0.0,
-            0,
-        )];
+        let mut sums = [
+            ("scenes_mpjpe_mm", 0.0, 0),
+            ("scenes_pa_mpjpe_mm", 0.0, 0),
+            ("poses_mpjpe_mm", 0.0, 0),
+            ("poses_pa_mpjpe_mm", 0.0, 0),
+        ];
         for (view, found) in batch.iter().zip(coords) {
             let found: Vec<Vec3> = found.into_iter().map(Vec3::from).collect();
             let mm = |points: &[Vec3]| points.iter().map(|p| p.as_dvec3() * 1000.0).collect::<Vec<DVec3>>();
