@@ -12,7 +12,7 @@ use safetensors::tensor::TensorView;
 use super::optimizer::Adam;
 use super::params::Params;
 use crate::nets::convert::Partial;
-use crate::nets::weights::WeightFile;
+use crate::nets::weights::{CONFIG, WeightFile};
 
 /// Adam's means, flat.
 const MEAN: &str = "optimizer.mean";
@@ -20,10 +20,6 @@ const MEAN: &str = "optimizer.mean";
 const SQUARE: &str = "optimizer.square";
 /// Adam's steps, then the samples that were seen.
 const PROGRESS: &str = "optimizer.progress";
-
-/// Key of the file's metadata under which stands what the tensors do not say, in the words of the JSON file beside a
-/// checkpoint.
-pub const CONFIG: &str = "lixelscope";
 
 /// Writes the weights, under the names that the inference networks read, and what else these want to know.
 pub fn save_weights(params: &Params, config_json: &str, path: &Path) -> Result<()> {

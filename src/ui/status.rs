@@ -4,7 +4,8 @@ use egui::{Align, Layout, ProgressBar, RichText, TextStyle, Ui};
 
 use super::icons::{self, Icon};
 use super::{State, View, theme};
-use crate::pipeline::Phase;
+use crate::models::{self, Origin, Weights};
+use crate::pipeline::{Phase, Status};
 use crate::result::{Stage, StageTimes};
 
 /// Names that fit where the line is short; in the order of [`Stage::ALL`].
@@ -20,6 +21,7 @@ pub(super) fn line(ui: &mut Ui, view: &View, state: &mut State) {
         if !view.status.backend.is_empty() {
             ui.label(theme::number(&view.status.backend)).on_hover_text("The device that the networks run on");
         }
+        weights(ui, view.status);
         gap(ui);
         value(ui, 28.0, &format!("{:.1}", view.status.fps), "fps", "Results a second");
         if let Some(result) = view.result {
@@ -44,6 +46,32 @@ pub(super) fn line(ui: &mut Ui, view: &View, state: &mut State) {
 
 fn gap(ui: &mut Ui) {
     ui.add_space(4.0);
+}
+
+/// Whose weights the networks run with.
+fn weights(ui: &mut Ui, status: &Status) {
+    let is_built_in = |weights: &Weights| weights.origin == Origin::BuiltIn;
+    let text = match status.weights.iter().filter(|weights| is_built_in(weights)).count() {
+        _ if status.weights.is_empty() => return,
+        0 => "own weights",
+        some if some == status.weights.len() => "built-in weights",
+        _ => "own and built-in weights",
+    };
+    gap(ui);
+    ui.label(theme::hint(text)).on_hover_ui(|ui| {
+        egui::Grid::new("weights").num_columns(2).spacing([18.0, 3.0]).show(ui, |ui| {
+            for Weights { role, origin } in &status.weights {
+                ui.label(theme::hint(role.name()));
+                ui.label(origin.to_string());
+                ui.end_row();
+            }
+        });
+        if status.weights.iter().any(is_built_in) {
+            ui.label(theme::hint(format!("Those that are built in were {} and on nothing else.", models::BUILT_IN)));
+        }
+        let folder = status.settings.models.display();
+        ui.label(theme::hint(format!("Your own weights take their place in {folder}; lixelscope doctor says more.")));
+    });
 }
 
 /// A number at the right end of its cell, and its unit: one thing, that is never broken over two lines.
