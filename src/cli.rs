@@ -16,6 +16,7 @@ use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
 use crate::space::{Intrinsics, RectPx};
 use crate::synth::{self, Kind};
+use crate::train::Stage;
 
 /// The user gave something that cannot be used: exit code 2, and the message says what to do.
 #[derive(Debug)]
@@ -119,6 +120,12 @@ pub struct TrainArgs {
     /// Side of the patches, pixels; a heatmap has a quarter as many bins.
     #[arg(long, value_name = "PX", default_value_t = 128)]
     pub input: usize,
+    /// `mesh`: what of the network learns.
+    #[arg(long, value_enum, default_value_t)]
+    pub stage: Stage,
+    /// `mesh`: MeshNet begins as a copy of PoseNet's trunk, once that has been trained.
+    #[arg(long)]
+    pub mesh_from_pose: bool,
     /// Also the losses of the mesh's normals and edges.
     #[arg(long)]
     pub surface: bool,
