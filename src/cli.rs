@@ -13,7 +13,7 @@ use crate::app::WindowOptions;
 use crate::detect::coco;
 use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
-use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
+use crate::settings::{Backend, BoxSource, CameraSetting, DetectorKind, Settings, SourceSpec, WebcamWish};
 use crate::space::{Intrinsics, RectPx};
 use crate::synth::{self, Kind};
 use crate::train::Stage;
@@ -76,6 +76,8 @@ pub enum Trainee {
     Mesh,
     /// RootNet.
     Root,
+    /// The light detector of people.
+    Detector,
 }
 
 /// Arguments of `train`.
@@ -162,7 +164,10 @@ pub struct PipelineArgs {
     /// searched.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub detect_every: u32,
-    /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor].
+    /// Network that finds people: Mask R-CNN where its checkpoint is there (auto), or a certain one.
+    #[arg(long, value_enum, default_value_t)]
+    pub detector: DetectorKind,
+    /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor; light: 192].
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(64..=2000))]
     pub detector_side: Option<u32>,
     /// What the detector looks for, one of COCO's classes.
@@ -323,6 +328,7 @@ impl PipelineArgs {
         settings.mesh_source = self.mesh;
         settings.boxes = self.box_source()?;
         settings.detect_every = self.detect_every;
+        settings.detector = self.detector;
         settings.detector_side = self.detector_side;
         settings.detector_label = self.class;
         settings.score_threshold = self.min_score;

@@ -105,7 +105,7 @@ fn load_stages(settings: Settings) -> Result<Stages> {
         }
         infer::Progress::Loaded(part) => match part {
             infer::Part::Backend(name) => log::info!("networks run on {name}"),
-            infer::Part::Detector(detector) => stages.detector = Some(detector),
+            infer::Part::Detector(_, detector) => stages.detector = Some(detector),
             infer::Part::Root(_, root) => stages.root = Some(root),
             infer::Part::Estimator { estimator, body, .. } => {
                 stages.estimator = Some(estimator);

@@ -1,7 +1,7 @@
 //! The networks: tensors in, tensors out. One file each; names follow the checkpoints. Batch norm is folded into
 //! the convolutions when the weights are loaded; every network takes any batch size.
 //!
-//! Mask R-CNN reads whole frames; the others all read the same patches (see [`input`]), and each normalises them as
+//! Mask R-CNN and the light detector read whole frames; the others all read the same patches (see [`input`]), and each normalises them as
 //! its checkpoints expect.
 
 pub mod convert;
@@ -11,6 +11,7 @@ pub mod kernels;
 pub mod layers;
 pub mod maskrcnn;
 pub mod param;
+pub mod person_detector;
 pub mod pose2feat;
 pub mod posenet3d;
 pub mod resnet;
@@ -72,11 +73,7 @@ impl NetSizes {
 
     /// The same with the widths of a checkpoint, read off the ResNet at `backbone` and the transposed convolutions at
     /// `deconv`. What the checkpoint has not keeps its width, so that whoever reads it says what is missing.
-    pub fn with_widths_of(
-        self,
-        shape_of: impl Fn(&str) -> Option<Vec<usize>>,
-        [backbone, deconv]: [&str; 2],
-    ) -> Self {
+    pub fn with_widths_of(self, shape_of: impl Fn(&str) -> Option<Vec<usize>>, [backbone, deconv]: [&str; 2]) -> Self {
         let dim = |name: String, at: usize| shape_of(&name).and_then(|shape| shape.get(at).copied());
         let width = dim(format!("{backbone}.conv1.weight"), 0).unwrap_or(self.depth.width());
         let channels = dim(format!("{deconv}.0.weight"), 1).unwrap_or(self.channels);

@@ -18,7 +18,7 @@ use super::infer;
 use super::worker::Worker;
 use crate::capture::{self, FrameSource};
 use crate::result::{EstimatorKind, FrameResult, Landmark, MeshSource};
-use crate::settings::{BoxSource, CameraSetting, Settings, SourceSpec};
+use crate::settings::{BoxSource, CameraSetting, DetectorKind, Settings, SourceSpec};
 
 /// What the window asks of the pipeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ pub enum Command {
     MeshSource(MeshSource),
     /// Where boxes come from.
     Boxes(BoxSource),
+    /// Another network that finds people; it is loaded beside the running ones.
+    Detector(DetectorKind),
     /// Stride of the detector.
     DetectEvery(u32),
     /// The camera.

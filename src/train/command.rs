@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::mesh_task::MeshTask;
 use super::params::Params;
+use super::person_detector::task::DetectorTask;
 use super::root_task::{self, RootTask};
 use super::session::{self, Options, Progress};
 use super::task::Task;
@@ -30,6 +31,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         }
         Trainee::Root => {
             let (task, params) = RootTask::new(args.resnet, sizes, args.seed)?;
+            begin(args, &params)?;
+            train(args, (task, params))
+        }
+        Trainee::Detector => {
+            let (task, params) = DetectorTask::new(args.seed)?;
             begin(args, &params)?;
             train(args, (task, params))
         }

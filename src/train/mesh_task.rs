@@ -162,11 +162,12 @@ impl Task for MeshTask {
         let is_pose = self.stage == Stage::Pose;
         let out = if is_pose { joints } else { self.network.forward_mesh(pass, &early, &joints)? };
         let coords = out.coords.to_vec3::<f32>()?;
-        let mut sums = [("scenes_mpjpe_mm", 0.0, 0), ("scenes_pa_mpjpe_mm", 0.0, 0), ("poses_mpjpe_mm", 0.0, 0), (
-            "poses_pa_mpjpe_mm",
-            0.0,
-            0,
-        )];
+        let mut sums = [
+            ("scenes_mpjpe_mm", 0.0, 0),
+            ("scenes_pa_mpjpe_mm", 0.0, 0),
+            ("poses_mpjpe_mm", 0.0, 0),
+            ("poses_pa_mpjpe_mm", 0.0, 0),
+        ];
         for (view, found) in batch.iter().zip(coords) {
             let found: Vec<Vec3> = found.iter().map(|p| Vec3::from_slice(p)).collect();
             let mm = |points: &[Vec3]| points.iter().map(|p| p.as_dvec3() * 1000.0).collect::<Vec<DVec3>>();

@@ -11,6 +11,7 @@ pub mod ops;
 pub mod optimizer;
 pub mod params;
 pub mod people;
+pub mod person_detector;
 pub mod resnet;
 pub mod root_task;
 pub mod rootnet;
