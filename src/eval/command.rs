@@ -79,7 +79,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let weights = weights(&settings);
     let (estimator, mesh) = (settings.estimator, settings.mesh_source);
     let mut examiner = Examiner::new(load_stages(settings)?, given);
-    let mut pictures = match source {
+    let pictures = match source {
         Some(source) => Pictures::of_source(source, args.count)?,
         None => Pictures::synthetic(order)?,
     };
@@ -87,7 +87,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let started = Instant::now();
     let bar = progress_bar(pictures.count);
     let mut without_truth = 0;
-    while let Some(frame) = pictures.next()? {
+    for frame in pictures {
+        let frame = frame?;
         if frame.truth.is_some() {
             examiner.examine(frame)?;
         } else {

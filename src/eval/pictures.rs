@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use rayon::prelude::*;
 
 use crate::capture::{Frame, FrameSource, Next};
@@ -82,16 +82,18 @@ impl Pictures {
             .context("cannot start a thread")?;
         Ok(Self { receiver, maker: Some(maker), count })
     }
+}
 
-    /// The next picture; `None` after the last one.
-    pub fn next(&mut self) -> Result<Option<Frame>> {
+impl Iterator for Pictures {
+    type Item = Result<Frame>;
+
+    fn next(&mut self) -> Option<Result<Frame>> {
         if let Ok(frame) = self.receiver.recv() {
-            return frame.map(Some);
+            return Some(frame);
         }
-        match self.maker.take().map(JoinHandle::join) {
-            Some(Err(_)) => bail!("the thread that makes the pictures has died"),
-            _ => Ok(None),
-        }
+        // The thread is done, well or not; after that there is nothing more to say.
+        let died = self.maker.take()?.join().is_err();
+        died.then(|| Err(anyhow!("the thread that makes the pictures has died")))
     }
 }
 

@@ -101,7 +101,9 @@ mod tests {
     fn of(verdicts: &[(f32, bool)], positives: usize) -> Precision {
         let mut precision = Precision::default();
         precision.expect(positives);
-        verdicts.iter().for_each(|&(score, is_right)| precision.found(score, is_right));
+        for &(score, is_right) in verdicts {
+            precision.found(score, is_right);
+        }
         precision
     }
 

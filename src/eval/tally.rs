@@ -137,17 +137,14 @@ impl Tally {
         for (real, (person, _)) in truth.people.iter().zip(&ignored).enumerate().filter(|(_, (_, ignored))| !**ignored)
         {
             self.people += 1;
-            match pairs.iter().find(|pair| pair.1 == real) {
-                Some(&(found, _)) => {
-                    self.matched += 1;
-                    if let Some(common) = &common {
-                        self.add_person(&result.people[found], person, common)?;
-                    }
+            if let Some(&(found, _)) = pairs.iter().find(|pair| pair.1 == real) {
+                self.matched += 1;
+                if let Some(common) = &common {
+                    self.add_person(&result.people[found], person, common)?;
                 }
-                None => {
-                    let demanded = common.as_ref().map_or(0, |common| common.known(&person.joints_camera_m));
-                    self.absolute.extend(std::iter::repeat_n(f64::INFINITY, demanded));
-                }
+            } else {
+                let demanded = common.as_ref().map_or(0, |common| common.known(&person.joints_camera_m));
+                self.absolute.extend(std::iter::repeat_n(f64::INFINITY, demanded));
             }
         }
         self.ignored += ignored.iter().zip(&truth.people).filter(|(i, p)| **i && p.visible_rect.is_some()).count();

@@ -264,7 +264,7 @@ impl RootEstimator for TenMetres {
 fn lixels(points: &[Vec3], crop: &Crop, root_depth_m: f32, camera: &Intrinsics) -> Vec<Vec3> {
     let lixel = |&p: &Vec3| {
         let crop_px = crop.crop_from_frame.transform_point2(camera.frame_from_camera(p));
-        let z = ((p.z - root_depth_m) / (BODY_BOX_M / 2.0) + 1.0) / 2.0 * BINS as f32;
+        let z = (0.5 + (p.z - root_depth_m) / BODY_BOX_M) * BINS as f32;
         (crop_px * (BINS as f32 / PATCH as f32)).extend(z)
     };
     points.iter().map(lixel).collect()
