@@ -173,7 +173,9 @@ fn message(ui: &mut Ui, state: &mut State) {
 pub(super) fn notes(ui: &mut Ui, view: &View, state: &mut State) {
     state.hidden_notes.retain(|hidden| view.status.notes.contains(hidden));
     let notes: Vec<_> = view.status.notes.iter().filter(|note| !state.hidden_notes.contains(note)).collect();
-    let Some(first) = notes.first() else { return };
+    if notes.is_empty() {
+        return;
+    }
     let frame = theme::bar().fill(egui::Color32::from_rgb(42, 35, 22));
     egui::Panel::top("notes").frame(frame).resizable(false).show(ui, |ui| {
         ui.horizontal_top(|ui| {
@@ -190,18 +192,15 @@ pub(super) fn notes(ui: &mut Ui, view: &View, state: &mut State) {
                     }
                 }
                 ui.with_layout(Layout::top_down(Align::Min), |ui| {
-                    if state.all_notes && notes.len() > 1 {
-                        let height = (ui.ctx().content_rect().height() * 0.25).max(40.0);
-                        let area = egui::ScrollArea::vertical().id_salt("notes").max_height(height);
-                        // In this row the panel would otherwise keep the height of one note.
-                        area.min_scrolled_height(height).show(ui, |ui| {
-                            for note in &notes {
-                                ui.add(egui::Label::new(note.as_str()).wrap());
-                            }
-                        });
-                    } else {
-                        ui.add(egui::Label::new(first.as_str()).wrap());
-                    }
+                    // Some notes are long: a checkpoint that does not fit names every tensor.
+                    let height = (ui.ctx().content_rect().height() * 0.25).max(40.0);
+                    let area = egui::ScrollArea::vertical().id_salt("notes").max_height(height);
+                    // In this row the panel would otherwise keep the height of one line.
+                    area.min_scrolled_height(height).show(ui, |ui| {
+                        for note in notes.iter().take(if state.all_notes { notes.len() } else { 1 }) {
+                            ui.add(egui::Label::new(note.as_str()).wrap());
+                        }
+                    });
                 });
             });
         });
