@@ -2,6 +2,7 @@
 //! takes events, runs the panels and hands pictures to the graphics device, and sleeps when there is nothing new.
 
 mod graphics;
+mod painter;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -336,7 +337,9 @@ impl<F: Feed> App<F> {
             shown = ui::show(ui, &view, state);
             actions.append(&mut shown.actions);
         });
-        if self.greets && let Some(result) = &result {
+        if self.greets
+            && let Some(result) = &result
+        {
             self.greets = !state.greet(result, &mut actions);
         }
         open.input.handle_platform_output(&open.window, output.platform_output);

@@ -162,9 +162,15 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     let mut path_figures = None;
     if with_path {
-        match default_path::measure(args.backend, &models, args.runs * Settings::with_models(models.clone()).detect_every) {
+        match default_path::measure(
+            args.backend,
+            &models,
+            args.runs * Settings::with_models(models.clone()).detect_every,
+        ) {
             Ok((figures, path_rows)) => {
-                path_rows.iter().for_each(|row| say(line(row)));
+                for row in &path_rows {
+                    say(line(row));
+                }
                 rows.extend(path_rows);
                 say(figures.to_string());
                 path_figures = Some(figures);

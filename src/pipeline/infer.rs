@@ -299,20 +299,23 @@ impl Loader<'_> {
         role: models::Role,
         vertices: usize,
     ) -> Result<(Arc<Topology>, Option<Arc<BodyModel>>)> {
-        let with_body = |body: BodyModel| (Arc::clone(body.topology()), Some(Arc::new(body)));
+        let with_body = |body: Arc<BodyModel>| (Arc::clone(body.topology()), Some(body));
         if let Some(path) = models::find(&self.settings.models, role) {
             let body = BodyModel::open(&path)?;
             // A user can have SMPL and weights for the stand-in.
             if body.topology().vertex_count == vertices {
-                return Ok(with_body(body));
+                return Ok(with_body(Arc::new(body)));
             }
         }
         if let Some(SnapshotBody { topology, model }) = SnapshotBody::read(file)? {
             return Ok((topology, model.map(Arc::new)));
         }
-        let stand_in = if role == models::Role::Mano { standin::hand()? } else { standin::body()? };
-        if stand_in.vertices_m.len() == vertices {
-            return Ok(with_body(stand_in.model()?));
+        let stand_in = match role {
+            models::Role::Mano => Arc::new(standin::hand()?.model()?),
+            _ => standin::body_model()?,
+        };
+        if stand_in.topology().vertex_count == vertices {
+            return Ok(with_body(stand_in));
         }
         if let Some(path) = models::find(&self.settings.models, role) {
             bail!("{} is for a mesh of {vertices} vertices, which {} has not", file.path().display(), path.display());
