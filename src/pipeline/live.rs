@@ -103,8 +103,8 @@ impl Live {
     /// Starts the threads. Never blocks: sources and weights are opened on the workers. `wake` is called, from a
     /// worker, whenever there is something new to show.
     pub fn start(settings: Settings, source: Option<SourceSpec>, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let wish = settings.webcam;
-        let open = Arc::new(move |spec: &SourceSpec| capture::open_with(spec, &wish));
+        let (wish, models) = (settings.webcam, settings.models.clone());
+        let open = Arc::new(move |spec: &SourceSpec| capture::open_with(spec, &wish, Some(&models)));
         Self::start_with(settings, source, wake, open, Arc::new(infer::load))
     }
 

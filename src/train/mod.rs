@@ -19,3 +19,4 @@ pub mod session;
 pub mod task;
 
 pub use command::run;
+pub use mesh_task::Stage;
