@@ -488,7 +488,8 @@ fn another_detector_takes_the_place_of_the_first_when_it_is_there() {
             }
         })
     };
-    let (source, _) = script(true, 0..2_000);
+    let (source, _) = script(false, 0..4_000);
+    let source = Script { interval: Some(Duration::from_millis(5)), ..source };
     let settings = Settings { detect_every: 1, ..settings() };
     let live = Live::start_with(settings, Some(spec()), || {}, opens(vec![source]), load);
     wait_for("a person", || live.newest().filter(|result| !result.people.is_empty()));
