@@ -6,7 +6,7 @@ use glam::{DVec3, Vec3};
 
 use super::i2l::{I2l, LixelOutput};
 use super::layers::Pass;
-use super::losses::{Faces, coordinate_loss, edge_length_loss, normal_vector_loss};
+use super::losses::{Faces, coordinate_loss, surface_losses};
 use super::ops::heatmap_cross_entropy;
 use super::params::Params;
 use super::people::{View, Viewer, lixels};
@@ -41,8 +41,7 @@ impl MeshTask {
         let topology = viewer.topology();
         let (joints, vertices) = (topology.skeleton.names.len(), topology.vertex_count);
         let (params, network) = Params::build(seed, |b| I2l::new(&sizes, joints, vertices, b));
-        let faces = Tensor::from_slice(topology.faces.as_flattened(), (topology.faces.len(), 3), &Device::Cpu)?;
-        let surface = surface.then(|| Faces::new(&faces)).transpose()?;
+        let surface = surface.then(|| Faces::new(&topology.faces, vertices)).transpose()?;
         let regressor = regressor_matrix(&topology.joint_regressor, vertices, &Device::Cpu)?;
         Ok((Self { sizes, resnet, viewer, network, surface, regressor }, params))
     }
@@ -114,8 +113,8 @@ impl Task for MeshTask {
         let coords = ((joint_coords + mesh_coords)? + carried)?;
         let mut total = (coords + ((joint_heatmaps + mesh_heatmaps)? * HEATMAP_WEIGHT)?)?;
         if let Some(faces) = &self.surface {
-            let normal = normal_vector_loss(&out.vertices.coords, &vertices[0], &vertices[1], faces)?;
-            let edge = edge_length_loss(&out.vertices.coords, &vertices[0], &vertices[1], faces)?;
+            let [target, valid] = &vertices;
+            let [normal, edge] = surface_losses(&out.vertices.coords, target, valid, faces)?;
             parts.extend([("normal", number(&normal)?), ("edge", number(&edge)?)]);
             total = ((total + (normal * NORMAL_WEIGHT)?)? + edge)?;
         }
@@ -132,11 +131,12 @@ impl Task for MeshTask {
             .into_iter()
             .map(|points| points.into_iter().map(|p| [p[0], p[1], p[2]]).collect())
             .collect();
-        let mut sums = [("scenes_mpjpe_mm", 0.0, 0), ("scenes_pa_mpjpe_mm", 0.0, 0), ("poses_mpjpe_mm", 0.0, 0), (
-            "poses_pa_mpjpe_mm",
-            0.0,
-            0,
-        )];
+        let mut sums = [
+            ("scenes_mpjpe_mm", 0.0, 0),
+            ("scenes_pa_mpjpe_mm", 0.0, 0),
+            ("poses_mpjpe_mm", 0.0, 0),
+            ("poses_pa_mpjpe_mm", 0.0, 0),
+        ];
         for (view, found) in batch.iter().zip(coords) {
             let found: Vec<Vec3> = found.into_iter().map(Vec3::from).collect();
             let mm = |points: &[Vec3]| points.iter().map(|p| p.as_dvec3() * 1000.0).collect::<Vec<DVec3>>();

@@ -87,12 +87,7 @@ impl Files {
 }
 
 /// Trains until all samples have been seen; goes on where an earlier run in the same folder stopped.
-pub fn run<T: Task>(
-    task: T,
-    params: Params,
-    options: &Options,
-    tell: &mut dyn FnMut(&Progress),
-) -> Result<()> {
+pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn FnMut(&Progress)) -> Result<()> {
     ensure!(options.threads > 0 && options.batch >= 2 * options.threads, "each thread needs two samples of a batch");
     fs::create_dir_all(&options.out).with_context(|| format!("cannot make the folder {}", options.out.display()))?;
     let files = Files::of(&options.out);
@@ -178,7 +173,8 @@ struct Workers {
 
 impl Workers {
     fn new(params: &Params, threads: usize) -> Result<Self> {
-        let pool = |i| rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("learner {i}")).build();
+        let pool =
+            |i| rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("learner {i}")).build();
         let pools = (0..threads).map(pool).collect::<Result<_, _>>().context("no thread to learn on")?;
         Ok(Self { pools, replicas: (0..threads).map(|_| Arc::new(params.replica())).collect() })
     }
@@ -259,7 +255,9 @@ impl Curves {
 
     fn add(&mut self, progress: &Progress) -> Result<()> {
         let mut text = String::new();
-        for (name, value) in progress.loss.iter().chain(&progress.errors).chain([&("samples_per_sec", progress.per_sec)]) {
+        for (name, value) in
+            progress.loss.iter().chain(&progress.errors).chain([&("samples_per_sec", progress.per_sec)])
+        {
             text += &format!("{},{name},{value:.6}\n", progress.samples);
         }
         self.0.write_all(text.as_bytes()).context("cannot write the curves")

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{blocked_dims, floats, with_floats};
-use crate::nets::kernels::{LANES, Isa, line_probabilities};
+use crate::nets::kernels::{Isa, LANES, line_probabilities};
 
 /// Logits `[B, N / 16, 1, D, 16]` and where each point is, `[B, N]` in lixels, to the mean over all points that are
 /// between the first and the last bin. The target is the two bins beside the point, in the shares that make it their
