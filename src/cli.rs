@@ -83,7 +83,7 @@ pub struct TrainArgs {
     /// The network.
     #[arg(value_enum)]
     pub network: Trainee,
-    /// Folder of checkpoint.safetensors, weights.safetensors and curves.csv.
+    /// Folder of checkpoint.safetensors, weights.safetensors, curves.csv and curves.png.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Samples to see, those before an interruption included.
@@ -104,7 +104,7 @@ pub struct TrainArgs {
     /// What the weights at first and the order of the samples follow from.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Weights to begin with, from another training of the same network.
+    /// Weights to begin with, from another training of the same network, with patches of this or of another size.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
     /// Layers of the ResNet.

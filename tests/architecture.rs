@@ -16,6 +16,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("egui_winit", &["app.rs", "app/"]),
     ("egui", &["ui/", "app.rs", "app/"]),
     ("egui_plot", &["ui/"]),
+    ("plotters", &["train/plot.rs"]),
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

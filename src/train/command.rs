@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::mesh_task::MeshTask;
 use super::params::Params;
+use super::resize::read_resized;
 use super::root_task::RootTask;
 use super::session::{self, Options, Progress};
 use super::task::Task;
@@ -20,15 +20,14 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let sizes = NetSizes::new(args.resnet, args.input, args.input / 4)?
         .with_widths(args.width as usize, args.channels as usize);
     match args.network {
-        Trainee::Mesh => train(args, MeshTask::new(args.resnet, sizes, args.surface, args.seed)?),
-        Trainee::Root => train(args, RootTask::new(args.resnet, sizes, args.seed)?),
+        Trainee::Mesh => train(args, &sizes, MeshTask::new(args.resnet, sizes, args.surface, args.seed)?),
+        Trainee::Root => train(args, &sizes, RootTask::new(args.resnet, sizes, args.seed)?),
     }
 }
 
-fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
+fn train<T: Task>(args: &TrainArgs, sizes: &NetSizes, (task, params): (T, Params)) -> Result<()> {
     if let Some(path) = &args.from {
-        let file = WeightFile::open(path)?;
-        params.read(|name| file.tensor(name, &Device::Cpu))?;
+        read_resized(&params, sizes, &WeightFile::open(path)?)?;
     }
     ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate {} is no learning rate", args.rate);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -48,6 +47,11 @@ fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
     let bar = ProgressBar::new(options.samples).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     session::run(task, params, &options, &mut |progress| {
         bar.set_position(progress.samples);
+        if progress.loss.is_empty() {
+            // What an earlier run has done tells nothing of this one's speed.
+            bar.reset_eta();
+            return;
+        }
         bar.set_message(summary(progress, &progress.loss));
         if !progress.errors.is_empty() {
             bar.suspend(|| log::info!("{} samples: {}", progress.samples, summary(progress, &progress.errors)));

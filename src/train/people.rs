@@ -102,7 +102,7 @@ impl Viewer {
 
     /// A block of [`VIEWS`] views.
     pub fn block(&self, number: u64) -> Result<Vec<View>> {
-        let mut random = Random::fork(number, 0x70_656F_706C_65);
+        let mut random = Random::fork(number, 0x7065_6F70_6C65);
         let mut views = Vec::with_capacity(VIEWS);
         while views.len() < VIEWS {
             let kind = if random.chance(SCENES) { Kind::Scenes } else { Kind::Poses };
@@ -198,7 +198,7 @@ fn recolour(patch: &mut RgbImage, random: &mut Random) {
     let factors: [u32; 3] = std::array::from_fn(|_| (256.0 * light * random.between(0.8, 1.2)) as u32);
     for pixel in patch.as_chunks_mut::<3>().0 {
         for (channel, factor) in pixel.iter_mut().zip(factors) {
-            *channel = (u32::from(*channel) * factor >> 8).min(255) as u8;
+            *channel = ((u32::from(*channel) * factor) >> 8).min(255) as u8;
         }
     }
 }
