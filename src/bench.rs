@@ -22,6 +22,7 @@ use crate::nets::input::patches_tensor;
 use crate::nets::kernels::{self, Isa};
 use crate::nets::layers::BN_EPS;
 use crate::nets::maskrcnn::{self, MaskRcnn};
+use crate::nets::person_detector::{self, PersonDetector};
 use crate::nets::posenet3d::{self, PoseNet3d};
 use crate::nets::resnet::{Depth, Stages, Stem};
 use crate::nets::rootnet::RootNet;
@@ -82,10 +83,11 @@ type Run = Box<dyn Fn(usize, &mut Lap<'_>) -> Result<()>>;
 /// Name of a network, and how to make it.
 type Network = (&'static str, fn(&Device) -> Result<Run>);
 
-const NETWORKS: [Network; 7] = [
+const NETWORKS: [Network; 8] = [
     ("resnet50", backbone),
     ("maskrcnn_800", |device| detector(device, 800, 1333)),
     ("maskrcnn_320", |device| detector(device, 320, 533)),
+    ("person_detector", light_detector),
     ("rootnet", rootnet),
     ("i2l_body", |device| i2l(device, 29, 6890, 24)),
     ("i2l_hand", |device| i2l(device, 21, 778, 16)),
@@ -126,7 +128,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         say(format!("{:?}: {peak:.0} GFLOP/s at best", Isa::detect()));
     }
     say(format!(
-        "{:14} {:>5}  {:20} {:>10} {:>10} {:>10} {:>10} {:>8}",
+        "{:15} {:>5}  {:20} {:>10} {:>10} {:>10} {:>10} {:>8}",
         "network", "batch", "stage", "best", "median", "p95", "GFLOP/s", "of peak"
     ));
     let (mut rows, mut networks) = (Vec::new(), Vec::new());
@@ -146,7 +148,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
         let cost = Cost { network: name, start_ms: start_ms.unwrap_or(f64::NAN), peak_resident_mib: peak_resident() };
         let memory = cost.peak_resident_mib.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB resident"));
-        say(format!("{name:14} first result after {:.0} ms{memory}", cost.start_ms));
+        say(format!("{name:15} first result after {:.0} ms{memory}", cost.start_ms));
         networks.push(cost);
         drop(run);
         kernels::release_memory();
@@ -166,7 +168,7 @@ fn line(row: &Row) -> String {
     let gflops = gflops.map_or("-".into(), |g| format!("{g:.1}"));
     let share = peak_share.map_or("-".into(), |s| format!("{:.0} %", s * 100.0));
     format!(
-        "{network:14} {batch:>5}  {stage:20} {best_ms:>10.2} {median_ms:>10.2} {p95_ms:>10.2} {gflops:>10} {share:>8}"
+        "{network:15} {batch:>5}  {stage:20} {best_ms:>10.2} {median_ms:>10.2} {p95_ms:>10.2} {gflops:>10} {share:>8}"
     )
 }
 
@@ -238,6 +240,18 @@ fn detector(device: &Device, shorter_side: usize, longest_side: usize) -> Result
     Ok(Box::new(move |batch, lap| {
         let pictures = vec![&picture; batch];
         net.detect_batch_watched(&pictures, maskrcnn::Query::default(), lap)?;
+        Ok(())
+    }))
+}
+
+/// Frames of a webcam's size, one after another, as the program looks at them.
+fn light_detector(device: &Device) -> Result<Run> {
+    let net = PersonDetector::load(person_detector::Config::default(), &random_weights(device))?;
+    let frame = noise(640, 480);
+    Ok(Box::new(move |batch, lap| {
+        for _ in 0..batch {
+            net.detect_watched(&frame, lap)?;
+        }
         Ok(())
     }))
 }

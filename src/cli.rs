@@ -13,9 +13,10 @@ use crate::app::WindowOptions;
 use crate::detect::coco;
 use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
-use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
+use crate::settings::{Backend, BoxSource, CameraSetting, DetectorKind, Settings, SourceSpec, WebcamWish};
 use crate::space::{Intrinsics, RectPx};
 use crate::synth::{self, Kind};
+use crate::train::Stage;
 
 /// The user gave something that cannot be used: exit code 2, and the message says what to do.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub enum CommandArgs {
     Body(BodyArgs),
     /// Write pictures of people that do not exist, with everything that is true of them in COCO's format.
     Synth(SynthArgs),
+    /// Measure the whole pipeline where the truth is known, with the papers' metrics.
+    Eval(EvalArgs),
     /// Train a network on synthetic people; what is in the folder already goes on.
     Train(TrainArgs),
 }
@@ -75,6 +78,8 @@ pub enum Trainee {
     Mesh,
     /// RootNet.
     Root,
+    /// The light detector of people.
+    Detector,
 }
 
 /// Arguments of `train`.
@@ -119,6 +124,12 @@ pub struct TrainArgs {
     /// Side of the patches, pixels; a heatmap has a quarter as many bins.
     #[arg(long, value_name = "PX", default_value_t = 128)]
     pub input: usize,
+    /// `mesh`: what of the network learns.
+    #[arg(long, value_enum, default_value_t)]
+    pub stage: Stage,
+    /// `mesh`: MeshNet begins as a copy of PoseNet's trunk, once that has been trained.
+    #[arg(long)]
+    pub mesh_from_pose: bool,
     /// Also the losses of the mesh's normals and edges.
     #[arg(long)]
     pub surface: bool,
@@ -155,7 +166,10 @@ pub struct PipelineArgs {
     /// searched.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub detect_every: u32,
-    /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor].
+    /// Network that finds people: Mask R-CNN where its checkpoint is there (auto), or a certain one.
+    #[arg(long, value_enum, default_value_t)]
+    pub detector: DetectorKind,
+    /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor; light: 192].
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(64..=2000))]
     pub detector_side: Option<u32>,
     /// What the detector looks for, one of COCO's classes.
@@ -291,6 +305,41 @@ pub struct SynthArgs {
     pub size: [u32; 2],
 }
 
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// A folder with annotations.json, as `synth` writes it, or an annotation file in COCO's format.
+    #[arg(value_name = "DATASET", required_unless_present = "synthetic", conflicts_with = "synthetic")]
+    pub dataset: Option<PathBuf>,
+    /// Synthetic pictures, made on the fly.
+    #[arg(long)]
+    pub synthetic: bool,
+    /// What the synthetic pictures follow from.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "dataset")]
+    pub seed: u64,
+    /// At most so many pictures [default: 1000 synthetic ones, or the whole dataset].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub count: Option<u64>,
+    /// People who move about in rooms and streets, or any poses in heavy clutter.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "dataset")]
+    pub split: Kind,
+    /// Size of the synthetic pictures.
+    #[arg(long, value_name = "WxH", default_value = "640x480", value_parser = parse_synthetic_size, conflicts_with = "dataset")]
+    pub size: [u32; 2],
+    /// Take the true boxes instead of the detector's.
+    #[arg(long)]
+    pub true_boxes: bool,
+    /// Take the true depths of the root joints instead of RootNet's.
+    #[arg(long)]
+    pub true_roots: bool,
+    /// Also write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// How frames become people.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+}
+
 impl WindowArgs {
     /// The source that the window opens with.
     pub fn source(&self) -> SourceSpec {
@@ -316,6 +365,7 @@ impl PipelineArgs {
         settings.mesh_source = self.mesh;
         settings.boxes = self.box_source()?;
         settings.detect_every = self.detect_every;
+        settings.detector = self.detector;
         settings.detector_side = self.detector_side;
         settings.detector_label = self.class;
         settings.score_threshold = self.min_score;

@@ -120,10 +120,10 @@ fn needs(entries: &[Entry], kind: EstimatorKind) -> Needs {
         }
         _ => {}
     }
-    if found(Role::Detector).is_none() {
-        needs.makes_do.push("boxes are yours to give (--box, --whole-frame): there is no Mask R-CNN");
+    if found(Role::Detector).is_none() && found(Role::LightDetector).is_none() {
+        needs.makes_do.push("boxes are yours to give (--box, --whole-frame): there is no detector");
     } else if kind == EstimatorKind::Hand {
-        needs.makes_do.push("boxes are yours to give (--box, --whole-frame): Mask R-CNN finds people, not hands");
+        needs.makes_do.push("boxes are yours to give (--box, --whole-frame): detectors find people, not hands");
     }
     if found(root).is_none() {
         needs.makes_do.push("distances are guessed from the size of the box: there is no RootNet for it");

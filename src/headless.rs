@@ -32,7 +32,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     if args.obj && settings.estimator == EstimatorKind::Skeleton {
         return Err(BadInput("--obj: the skeleton estimator makes no mesh; use --estimator body or hand".into()).into());
     }
-    let mut source = capture::open_with(&args.source, &settings.webcam)?;
+    let mut source = capture::open_with(&args.source, &settings.webcam, Some(&settings.models))?;
     let mut out = Output::create(args)?;
     let mut stages = load_stages(settings)?;
     stages.begin(source.kind());
@@ -94,7 +94,7 @@ fn warn_of_lost_boxes(result: &FrameResult, settings: &Settings) {
 }
 
 /// Loads every network that the settings ask for. What is missing is told at once, as exit code 2.
-fn load_stages(settings: Settings) -> Result<Stages> {
+pub(crate) fn load_stages(settings: Settings) -> Result<Stages> {
     let bar = ProgressBar::new(100).with_style(style("{msg:40} {bar:30} {percent}%"));
     let mut stages = Stages::new(settings.clone());
     let mut missing = Vec::new();
@@ -105,7 +105,7 @@ fn load_stages(settings: Settings) -> Result<Stages> {
         }
         infer::Progress::Loaded(part) => match part {
             infer::Part::Backend(name) => log::info!("networks run on {name}"),
-            infer::Part::Detector(detector) => stages.detector = Some(detector),
+            infer::Part::Detector(_, detector) => stages.detector = Some(detector),
             infer::Part::Root(_, root) => stages.root = Some(root),
             infer::Part::Estimator { estimator, body, .. } => {
                 stages.estimator = Some(estimator);
@@ -124,7 +124,8 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn progress_bar(expected: Option<u64>) -> ProgressBar {
+/// A bar, or a spinner where nobody knows how many frames there will be.
+pub(crate) fn progress_bar(expected: Option<u64>) -> ProgressBar {
     match expected {
         Some(n) => ProgressBar::new(n).with_style(style("{bar:40} {pos}/{len} frames, {per_sec}, {eta} left  {msg}")),
         None => ProgressBar::new_spinner().with_style(style("{spinner} {pos} frames, {per_sec}  {msg}")),

@@ -9,12 +9,13 @@
 //! Read the modules in this order and you have read the program:
 //!
 //! - what everything is said in: [`space`] (frames of reference and units), [`settings`] (what the user decided),
-//!   [`result`] (what the pipeline says about a frame), [`truth`] (what is known of a frame that was made);
+//!   [`result`] (what the pipeline says about a frame), [`truth`] (what is known of a frame that was made or annotated);
 //! - the path of a frame: [`capture`] (where frames come from), [`detect`] (people's boxes and ids), [`crop`] (the
 //!   patch that networks read), [`root_depth`] (metres to the root joint), [`lixel`] (heatmaps to coordinates),
 //!   [`camera_mesh`] (lixels to metres);
 //! - what it stands on: [`nets`] (the networks), [`body`] (SMPL, MANO), [`models`] (the folder of the user's files),
 //!   [`pickle`] (Python's pickles, as data);
+//! - pictures of which something is known: [`annotations`] (the papers' datasets);
 //! - who runs it: [`pipeline`] (stages and threads);
 //! - who shows it: [`render`] (wgpu), [`ui`] (egui), [`app`] (the window), [`record`] (files), [`headless`] (`run`
 //!   and `convert`), [`mod@bench`], [`doctor`], [`cli`] (arguments);
@@ -26,6 +27,7 @@ pub mod settings;
 pub mod space;
 pub mod truth;
 
+pub mod annotations;
 pub mod camera_mesh;
 pub mod capture;
 pub mod crop;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use lixelscope::cli::{self, Cli, CommandArgs, WindowArgs};
-use lixelscope::{app, bench, doctor, headless, train};
+use lixelscope::{app, bench, doctor, eval, headless, train};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Some(CommandArgs::Body(args)) => headless::export_bodies(args),
         Some(CommandArgs::Synth(args)) => headless::synth(args),
         Some(CommandArgs::Train(args)) => train::run(args),
+        Some(CommandArgs::Eval(args)) => eval::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,19 @@ pub enum BoxSource {
     WholeFrame,
 }
 
+/// Which network finds people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum DetectorKind {
+    /// Mask R-CNN where its checkpoint is there, else the light one.
+    #[default]
+    Auto,
+    /// Mask R-CNN: slow, finds everything that COCO names.
+    MaskRcnn,
+    /// The project's own one-stage network: fast, finds people.
+    Light,
+}
+
 /// Where the camera's intrinsics come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum CameraSetting {
@@ -186,8 +199,10 @@ pub struct Settings {
     pub boxes: BoxSource,
     /// The detector runs on every n-th frame, at least 1; between, boxes follow the people.
     pub detect_every: u32,
+    /// Which network finds people.
+    pub detector: DetectorKind,
     /// The shorter side that the detector resizes frames to, pixels; by default torchvision's 800 on a GPU and 400 on
-    /// the processor. Its time grows with the square.
+    /// the processor for Mask R-CNN, and 192 for the light one. Its time grows with the square.
     pub detector_side: Option<u32>,
     /// What the detector looks for: a label of [`crate::detect::coco`].
     pub detector_label: u32,
@@ -211,6 +226,7 @@ impl Settings {
             mesh_source: MeshSource::Lixel,
             boxes: BoxSource::Detector,
             detect_every: 4,
+            detector: DetectorKind::Auto,
             detector_side: None,
             detector_label: coco::PERSON,
             score_threshold: 0.5,

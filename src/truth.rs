@@ -1,5 +1,9 @@
-//! What is known of the people in a frame that was made, not captured. Part of the words that everything is said in, as
-//! `result` is: a frame can carry it from its source to whoever compares, and nobody between needs to look.
+//! What is known of the people in a frame that was made or annotated, not just captured. Part of the words that
+//! everything is said in, as `result` is: a frame can carry it from its source to whoever compares, and nobody between
+//! needs to look.
+//!
+//! Of a synthetic frame everything is known. Annotations know less, and what they do not know is missing and not made
+//! up: no vertices, no joints, NaN, no masks, as each field says.
 
 use std::sync::Arc;
 
@@ -20,57 +24,73 @@ pub struct Truth {
     pub size: [u32; 2],
     /// Faces and joints of all people.
     pub topology: Arc<Topology>,
-    /// The people, at most eight, those outside of the frame too.
+    /// The people: of a synthetic frame at most eight, those outside of the frame too; of an annotated one at most 255.
     pub people: Vec<TruePerson>,
-    /// Whom each pixel shows: 0 nobody, else the person's index + 1.
+    /// Whom each pixel shows: 0 nobody, else the person's index + 1. Empty where nobody's pixels are known.
     pub owner: Vec<u8>,
-    /// Bit i is set where person i is, seen or hidden.
+    /// Bit i is set where person i is, seen or hidden. Empty where that is not known.
     pub covered: Vec<u8>,
 }
 
 /// Everything that is true of one person.
 #[derive(Clone, Debug)]
 pub struct TruePerson {
-    /// The mesh, in camera metres.
+    /// The mesh, in camera metres; empty where it is not known.
     pub vertices_camera_m: Vec<Vec3>,
-    /// The joints of [`Topology::skeleton`], in camera metres; the root is the first.
+    /// The joints of [`Topology::skeleton`], in camera metres; the root is the first. NaN for one that is not known;
+    /// empty where none is.
     pub joints_camera_m: Vec<Vec3>,
     /// For each joint: it is in the frame, and no other person and no thing is before it. (A hand before one's own
-    /// chest hides nothing.)
+    /// chest hides nothing.) Empty where it is not known.
     pub joint_visible: Vec<bool>,
     /// Around the whole mesh; reaches beyond the frame where the person does.
     pub full_rect: RectPx,
     /// Around the pixels that show the person; `None` where none does.
     pub visible_rect: Option<RectPx>,
-    /// The part of the person's pixels in the frame that show the person, in `[0, 1]`.
+    /// The part of the person's pixels in the frame that show the person, in `[0, 1]`; NaN where it is not known, and 0
+    /// for a crowd and for somebody whom the annotations call invalid.
     pub visible_share: f32,
-    /// What poses the body model: the first axis-angle turns into camera axes.
+    /// What poses the body model: the first axis-angle turns into camera axes. Empty where it is not known.
     pub params: BodyParams,
-    /// The translation that goes with them, metres.
+    /// The translation that goes with them, metres; NaN where it is not known.
     pub translation_m: Vec3,
 }
 
 impl TruePerson {
-    /// The root joint, in camera metres.
+    /// The root joint, in camera metres; NaN where it is not known.
     pub fn root_camera_m(&self) -> Vec3 {
         self.joints_camera_m.first().copied().unwrap_or(Vec3::NAN)
     }
 }
 
+/// Of whom less than this share is seen, nobody can be asked to say where the rest is.
+pub const LEAST_SEEN_SHARE: f32 = 0.3;
+
 impl Truth {
-    /// White where the pixels show a person.
-    pub fn visible_mask(&self, person: usize) -> GrayImage {
-        self.mask(|at| usize::from(self.owner[at]) == person + 1)
-    }
-
-    /// White where a person is, seen or hidden.
-    pub fn full_mask(&self, person: usize) -> GrayImage {
-        self.mask(|at| self.covered[at] >> person & 1 == 1)
-    }
-
-    fn mask(&self, white: impl Fn(usize) -> bool) -> GrayImage {
+    /// Nobody demands that this person is found, and nobody minds: not a pixel shows it, other people and things hide
+    /// more than 0.7 of what the frame has of it, or less than 0.3 of the box around the whole body is in the frame.
+    pub fn is_hardly_visible(&self, person: &TruePerson) -> bool {
         let [width, height] = self.size;
-        GrayImage::from_fn(width, height, |x, y| image::Luma([255 * u8::from(white((y * width + x) as usize))]))
+        let whole = person.full_rect.area();
+        let inside = person.full_rect.clipped(width, height).map_or(0.0, |rect| rect.area());
+        person.visible_rect.is_none()
+            || person.visible_share < LEAST_SEEN_SHARE
+            || (whole > 0.0 && inside < LEAST_SEEN_SHARE * whole)
+    }
+
+    /// White where the pixels show a person; `None` where nobody's pixels are known.
+    pub fn visible_mask(&self, person: usize) -> Option<GrayImage> {
+        self.mask(&self.owner, |owner| usize::from(owner) == person + 1)
+    }
+
+    /// White where a person is, seen or hidden; `None` where it is not known.
+    pub fn full_mask(&self, person: usize) -> Option<GrayImage> {
+        self.mask(&self.covered, |covered| person < 8 && covered >> person & 1 == 1)
+    }
+
+    fn mask(&self, pixels: &[u8], white: impl Fn(u8) -> bool) -> Option<GrayImage> {
+        let [width, height] = self.size;
+        GrayImage::from_raw(width, height, pixels.iter().map(|&pixel| 255 * u8::from(white(pixel))).collect())
     }
 
     /// The pixel that a point in camera metres falls on, as an index of [`Truth::owner`].
@@ -106,9 +126,9 @@ impl FrameResult {
     }
 
     /// The same with the true people whom the frame shows, after those that were found; without the found ones where
-    /// they are of another mesh, since a result has one. `None` where nothing is known to be true.
+    /// they are of another mesh, since a result has one. `None` where nobody's joints are known.
     pub fn with_truth(&self) -> Option<Self> {
-        let truth = self.frame.truth.as_ref()?;
+        let truth = self.frame.truth.as_ref().filter(|truth| !truth.topology.skeleton.names.is_empty())?;
         let same_mesh = self.topology.as_ref().is_some_and(|topology| {
             topology.vertex_count == truth.topology.vertex_count && topology.skeleton == truth.topology.skeleton
         });
@@ -118,13 +138,15 @@ impl FrameResult {
             Self {
                 people: Vec::new(),
                 intrinsics: truth.intrinsics,
-                topology: Some(Arc::clone(&truth.topology)),
+                // Joints alone are of no mesh.
+                topology: (truth.topology.vertex_count > 0).then(|| Arc::clone(&truth.topology)),
                 skeleton: Arc::new(truth.topology.skeleton.clone()),
                 ..self.clone()
             }
         };
         let [width, height] = truth.size;
-        let seen = truth.people.iter().enumerate().filter_map(|(index, person)| {
+        let known = truth.people.iter().enumerate().filter(|(_, person)| person.root_camera_m().is_finite());
+        let seen = known.filter_map(|(index, person)| {
             let rect = person.visible_rect?;
             Some(Person {
                 id: FIRST_ID + index as u32,
@@ -135,7 +157,7 @@ impl FrameResult {
                 root_source: RootSource::Truth,
                 joints_camera_m: person.joints_camera_m.clone(),
                 joint_spread_lixel: Vec::new(),
-                mesh: Some(PersonMesh {
+                mesh: (!person.vertices_camera_m.is_empty()).then(|| PersonMesh {
                     vertices_camera_m: person.vertices_camera_m.clone(),
                     params: Some(person.params.clone()),
                     ..PersonMesh::default()

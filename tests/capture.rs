@@ -556,7 +556,7 @@ fn a_real_webcam_gives_frames_in_each_of_its_formats() {
     let mut opened = 0;
     let wishes = PixelFormat::ALL.map(|pixels| WebcamWish { size: Some([640, 360]), pixels: Some(pixels), fps: None });
     for wish in [WebcamWish::default()].into_iter().chain(wishes) {
-        let mut source = match capture::open_with(&test_camera(), &wish) {
+        let mut source = match capture::open_with(&test_camera(), &wish, None) {
             Ok(source) => source,
             Err(error) => {
                 println!("{:?}: {error:#}", wish.pixels);

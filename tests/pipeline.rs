@@ -17,7 +17,7 @@ use lixelscope::pipeline::live::{LoadNetworks, OpenSource};
 use lixelscope::pipeline::stages::{LixelEstimate, LixelEstimator, Pass, RootEstimator, RootInCrop, Stages};
 use lixelscope::pipeline::{Command, Live, Phase};
 use lixelscope::result::{EstimatorKind, FrameResult, Heatmaps, Landmark, RootSource, Skeleton};
-use lixelscope::settings::{BoxSource, Settings, SourceSpec};
+use lixelscope::settings::{BoxSource, DetectorKind, Settings, SourceSpec};
 use lixelscope::space::{Intrinsics, RectPx};
 
 const SIZE: [u32; 2] = [64, 48];
@@ -160,7 +160,7 @@ fn loads(make: impl Fn() -> FakeEstimator + Send + Sync + 'static) -> Arc<LoadNe
         let mut loaded = |part| tell(Progress::Loaded(part));
         if wanted == Wanted::All {
             loaded(Part::Backend("fake".into()));
-            loaded(Part::Detector(Box::new(FakeDetector::default())));
+            loaded(Part::Detector(DetectorKind::Auto, Box::new(FakeDetector::default())));
         }
         loaded(Part::Root(settings.estimator, Box::new(FakeRoot)));
         loaded(Part::Estimator { kind: settings.estimator, estimator: Box::new(make()), body: None });

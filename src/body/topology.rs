@@ -41,7 +41,7 @@ pub enum Family {
 
 /// Where a joint of the skeleton comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum JointSource {
+pub(crate) enum JointSource {
     /// A joint that the pose turns.
     Pose(usize),
     /// A vertex of the mesh.
@@ -184,7 +184,7 @@ impl Family {
 
     /// The skeleton of a mesh and where its joints come from, given the vertices that are joints; a mesh that has none
     /// goes without face or finger tips.
-    pub(super) fn skeleton(self, landmarks: Option<&[usize]>) -> (Skeleton, Vec<JointSource>) {
+    pub(crate) fn skeleton(self, landmarks: Option<&[usize]>) -> (Skeleton, Vec<JointSource>) {
         let mut landmarks = landmarks.unwrap_or_default().iter();
         let mut skeleton = Skeleton::default();
         let mut sources = Vec::new();

@@ -6,17 +6,22 @@
 //!
 //! A folder's pictures are its files with a picture's name; others, hidden files and folders are passed over. One that
 //! cannot be read is stated (`Next::Stalled`), keeps its index, and is counted again at the end; the folder goes on.
+//!
+//! Annotated pictures are those that their annotation file lists, in its order, each with what is true of it.
 
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::{Frame, FrameSource, MAX_PIXELS, Next, SourceKind};
+use crate::annotations::Annotations;
+use crate::truth::Truth;
 
 /// What a picture's name ends with.
 const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp"];
@@ -37,9 +42,32 @@ pub struct ImagesSource {
     description: String,
     interval: Option<Duration>,
     unreadable: Vec<String>,
+    annotations: Option<Annotations>,
 }
 
 impl ImagesSource {
+    /// The pictures that an annotation file lists, one by one: even numbered ones need not be a film.
+    pub fn open_annotated(path: &Path, annotations: Annotations) -> Self {
+        let files: Vec<PathBuf> = annotations.paths().map(Path::to_owned).collect();
+        Self {
+            description: format!("{}, {} annotated pictures", file_name(path), files.len()),
+            files,
+            position: 0,
+            interval: Some(SLIDE_INTERVAL),
+            unreadable: Vec::new(),
+            annotations: Some(annotations),
+        }
+    }
+
+    /// What is true of a picture, where it is annotated. Annotations that cannot be used are told in the log.
+    fn truth(&self, index: usize, rgb: &RgbImage) -> Option<Arc<Truth>> {
+        let truth = self.annotations.as_ref()?.truth(index, rgb.dimensions().into());
+        let told = |error: &anyhow::Error| {
+            log::warn!("{}: its annotations are left out: {error:#}", self.files[index].display());
+        };
+        truth.inspect_err(told).ok().map(Arc::new)
+    }
+
     /// A source of one frame. The file's header is read here, so that a file that is no picture fails early.
     pub fn open_file(path: &Path) -> Result<Self> {
         let (width, height) = open_decoder(path)?.0.dimensions();
@@ -49,6 +77,7 @@ impl ImagesSource {
             description: format!("{}, {width}x{height}", file_name(path)),
             interval: None,
             unreadable: Vec::new(),
+            annotations: None,
         })
     }
 
@@ -87,6 +116,7 @@ impl ImagesSource {
             position: 0,
             interval: Some(if film { FILM_INTERVAL } else { SLIDE_INTERVAL }),
             unreadable: Vec::new(),
+            annotations: None,
         })
     }
 
@@ -139,11 +169,11 @@ impl FrameSource for ImagesSource {
         self.position += 1;
         match read(path) {
             Ok(rgb) => Ok(Next::Frame(Frame {
+                truth: self.truth(index, &rgb),
                 rgb,
                 index: index as u64,
                 captured_at: self.interval.unwrap_or_default() * index as u32,
                 name: Some(file_name(path)),
-                truth: None,
             })),
             Err(error) if self.interval.is_some() => {
                 let words = format!("{error:#}");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
 
+use crate::annotations::{self, Annotations};
 use crate::settings::{SourceSpec, WebcamWish};
 use crate::synth::SyntheticSource;
 use crate::truth::Truth;
@@ -42,7 +43,7 @@ pub struct Frame {
     pub captured_at: Duration,
     /// The file it was read from, where it is a file of its own.
     pub name: Option<String>,
-    /// What is true of it, where it was made and not captured.
+    /// What is true of it, where it was made and not captured, or annotated.
     pub truth: Option<Arc<Truth>>,
 }
 
@@ -100,23 +101,39 @@ pub trait FrameSource: Send {
 
 /// Opens a source, a webcam in the format that suits best. May block for some seconds (a slow camera, a slow disk).
 pub fn open(spec: &SourceSpec) -> Result<Box<dyn FrameSource>> {
-    open_with(spec, &WebcamWish::default())
+    open_with(spec, &WebcamWish::default(), None)
 }
 
-/// Opens a source, a webcam as close to the wish as it can.
-pub fn open_with(spec: &SourceSpec, wish: &WebcamWish) -> Result<Box<dyn FrameSource>> {
+/// Opens a source, a webcam as close to the wish as it can. `models` is the folder of body models, which annotated
+/// pictures may need.
+pub fn open_with(spec: &SourceSpec, wish: &WebcamWish, models: Option<&Path>) -> Result<Box<dyn FrameSource>> {
     match spec {
         SourceSpec::Webcam(index) => Ok(Box::new(webcam::WebcamSource::open(*index, wish)?)),
-        SourceSpec::Path(path) => open_path(path),
+        SourceSpec::Path(path) => open_path(path, models),
         SourceSpec::Synthetic(seed) => Ok(Box::new(SyntheticSource::open(*seed)?)),
     }
 }
 
-fn open_path(path: &Path) -> Result<Box<dyn FrameSource>> {
+/// Opens the pictures of an annotation file, or of a folder with [`annotations::FILE_NAME`], with what is true of them.
+pub fn open_annotated(path: &Path, models: Option<&Path>) -> Result<Box<dyn FrameSource>> {
+    let file = if path.is_dir() { path.join(annotations::FILE_NAME) } else { path.to_owned() };
+    Ok(Box::new(images::ImagesSource::open_annotated(&file, Annotations::open(&file, models)?)))
+}
+
+fn open_path(path: &Path, models: Option<&Path>) -> Result<Box<dyn FrameSource>> {
     let metadata =
         path.metadata().with_context(|| format!("{}: cannot open this picture, folder or video", path.display()))?;
     if metadata.is_dir() {
+        if path.join(annotations::FILE_NAME).is_file() {
+            match open_annotated(path, models) {
+                Ok(source) => return Ok(source),
+                Err(error) => log::warn!("{error:#}; the folder's pictures are shown without annotations"),
+            }
+        }
         return Ok(Box::new(images::ImagesSource::open_folder(path)?));
+    }
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        return open_annotated(path, models);
     }
     if !metadata.is_file() {
         bail!("{}: neither a file nor a folder; give a picture, a folder of pictures or a video", path.display());

@@ -3,9 +3,11 @@
 
 pub mod assignment;
 pub mod coco;
+pub mod letterbox;
 pub mod nms;
 pub mod track;
 
+mod light;
 mod maskrcnn;
 
 use anyhow::Result;
@@ -13,6 +15,7 @@ use anyhow::Result;
 use crate::capture::Frame;
 use crate::space::RectPx;
 
+pub use light::LightDetector;
 pub use maskrcnn::MaskRcnnDetector;
 
 /// A person found in a frame.

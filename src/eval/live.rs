@@ -1,15 +1,10 @@
-//! Errors of one frame while it is on the screen: found people against the true ones of a frame that was made.
+//! Errors of one frame while it is on the screen: found people against the true ones.
 
-use glam::{DVec3, Vec3};
-
+use super::compare::{CommonJoints, mm, pairs};
 use super::metrics;
-use crate::result::{FrameResult, Person};
-use crate::truth::Truth;
+use crate::result::FrameResult;
 
-/// Boxes that share less are of two people.
-const LEAST_IOU: f32 = 0.3;
-
-/// Errors of one person, millimetres, over the joints that both skeletons have.
+/// Errors of one person, millimetres, over the joints that `eval` compares.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Errors {
     /// Mean distance of joints, with the root joints moved together.
@@ -24,47 +19,14 @@ pub struct Errors {
 pub fn errors(result: &FrameResult) -> Vec<Option<Errors>> {
     let mut errors = vec![None; result.people.len()];
     let Some(truth) = &result.frame.truth else { return errors };
-    for (found, real) in matches(&result.people, truth) {
-        errors[found] = compared(result, &result.people[found], truth, real);
+    let Some(common) = CommonJoints::of(&result.skeleton, &truth.topology.skeleton) else { return errors };
+    for (found, real) in pairs(&result.people, truth) {
+        let (person, real) = (&result.people[found], &truth.people[real]);
+        let Some(joints) = common.in_mm(&person.joints_camera_m, &real.joints_camera_m) else { continue };
+        let mpjpe = metrics::mpjpe(&joints.found, &joints.real, 0);
+        let pa_mpjpe = metrics::pa_mpjpe(&joints.found, &joints.real);
+        let root_mm = mm(person.root_camera_m).distance(joints.real[0]);
+        errors[found] = mpjpe.and_then(|mpjpe_mm| Ok(Errors { mpjpe_mm, pa_mpjpe_mm: pa_mpjpe?, root_mm })).ok();
     }
     errors
-}
-
-/// Pairs of found and true people, best boxes first, each at most once.
-fn matches(people: &[Person], truth: &Truth) -> Vec<(usize, usize)> {
-    let mut pairs = Vec::new();
-    for (found, person) in people.iter().enumerate().filter(|(_, person)| person.true_index().is_none()) {
-        for (real, one) in truth.people.iter().enumerate() {
-            let iou = one.visible_rect.map_or(0.0, |rect| rect.iou(&person.rect));
-            if iou >= LEAST_IOU {
-                pairs.push((iou, found, real));
-            }
-        }
-    }
-    pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut taken: Vec<(usize, usize)> = Vec::new();
-    for (_, found, real) in pairs {
-        if taken.iter().all(|&(f, r)| f != found && r != real) {
-            taken.push((found, real));
-        }
-    }
-    taken
-}
-
-fn compared(result: &FrameResult, person: &Person, truth: &Truth, real: usize) -> Option<Errors> {
-    let real = &truth.people[real].joints_camera_m;
-    let mm = |p: Vec3| p.as_dvec3() * 1000.0;
-    let root_mm = mm(person.root_camera_m).distance(mm(*real.first()?));
-    // By name, for estimators have other joints; the root is the first of both.
-    let names = &truth.topology.skeleton.names;
-    let (found, real): (Vec<DVec3>, Vec<DVec3>) = result
-        .skeleton
-        .names
-        .iter()
-        .zip(&person.joints_camera_m)
-        .filter_map(|(name, &joint)| Some((mm(joint), mm(real[names.iter().position(|n| n == name)?]))))
-        .unzip();
-    let mpjpe_mm = metrics::mpjpe(&found, &real, 0).ok()?;
-    let pa_mpjpe_mm = metrics::pa_mpjpe(&found, &real).ok()?;
-    Some(Errors { mpjpe_mm, pa_mpjpe_mm, root_mm })
 }

@@ -33,6 +33,8 @@ pub fn folder(given: Option<PathBuf>) -> Result<PathBuf> {
 pub enum Role {
     /// Mask R-CNN.
     Detector,
+    /// The project's own one-stage detector.
+    LightDetector,
     /// RootNet for people.
     RootNet,
     /// RootNet for hands.
@@ -56,8 +58,9 @@ const BODY_EXTENSIONS: [&str; 2] = ["npz", "pkl"];
 
 impl Role {
     /// All roles, in the order of the pipeline.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Detector,
+        Self::LightDetector,
         Self::RootNet,
         Self::RootNetHand,
         Self::I2lBody,
@@ -71,6 +74,7 @@ impl Role {
     pub fn what(self) -> &'static str {
         match self {
             Self::Detector => "Mask R-CNN (finds people)",
+            Self::LightDetector => "light detector (finds people)",
             Self::RootNet => "RootNet (distance of the root joint)",
             Self::RootNetHand => "RootNet for hands",
             Self::I2lBody => "I2L-MeshNet, body",
@@ -86,6 +90,7 @@ impl Role {
     pub fn stems(self) -> &'static [&'static str] {
         match self {
             Self::Detector => &["maskrcnn_resnet50_fpn"],
+            Self::LightDetector => &["person_detector"],
             Self::RootNet => &["rootnet"],
             Self::RootNetHand => &["rootnet_hand"],
             Self::I2lBody => &["i2l_body"],
@@ -126,6 +131,7 @@ impl Role {
             Self::Detector => {
                 "torchvision's model zoo: the COCO weights of maskrcnn_resnet50_fpn (not of its v2), under their own name"
             }
+            Self::LightDetector => "this project trains it (lixelscope train detector)",
             Self::RootNet => {
                 "the authors' release, https://github.com/mks0601/3DMPPE_ROOTNET_RELEASE: a snapshot_N.pth.tar of the \
                  pre-trained models, renamed to rootnet.pth.tar; for one trained in metres (3DPW) add rootnet.json \

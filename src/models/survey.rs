@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{NetConfig, Role, find};
 use crate::body::{BodyModel, Family, SnapshotBody};
+use crate::nets::person_detector::OUTPUTS;
 use crate::nets::weights::{Container, WeightFile};
 
 /// One role of the models folder.
@@ -87,6 +88,12 @@ fn checkpoint(path: &Path, role: Role) -> Result<String> {
     };
     let holds = match role {
         Role::Detector => format!("{} classes", grouped(outputs("roi_heads.box_predictor.cls_score.weight")?)),
+        Role::LightDetector => {
+            let numbers = outputs("output.weight")?;
+            file.shape("lateral2.0.weight").with_context(|| format!("it is not {}", role.what()))?;
+            ensure!(numbers == OUTPUTS, "its cells say {numbers} numbers, not {OUTPUTS}");
+            "one class".into()
+        }
         Role::RootNet | Role::RootNetHand => {
             outputs("root.depth_layer.weight")?;
             let unit = config.depth_unit.metres();
@@ -116,7 +123,8 @@ fn checkpoint(path: &Path, role: Role) -> Result<String> {
         Container::TorchZip | Container::TorchLegacy => "; starts faster when converted (lixelscope convert)",
     };
     let (tensors, parameters) = (grouped(file.names().count()), millions(file.parameter_count()));
-    Ok(format!("{tensors} tensors, {parameters} parameters, {holds}, ResNet-{}{container}", config.resnet))
+    let trunk = if role == Role::LightDetector { String::new() } else { format!(", ResNet-{}", config.resnet) };
+    Ok(format!("{tensors} tensors, {parameters} parameters, {holds}{trunk}{container}"))
 }
 
 /// `1142` as `1,142`.

@@ -1,7 +1,7 @@
 //! The networks: tensors in, tensors out. One file each; names follow the checkpoints. Batch norm is folded into
 //! the convolutions when the weights are loaded; every network takes any batch size.
 //!
-//! Mask R-CNN reads whole frames; the others all read the same patches (see [`input`]), and each normalises them as
+//! Mask R-CNN and the light detector read whole frames; the others all read the same patches (see [`input`]), and each normalises them as
 //! its checkpoints expect.
 
 pub mod convert;
@@ -11,6 +11,7 @@ pub mod kernels;
 pub mod layers;
 pub mod maskrcnn;
 pub mod param;
+pub mod person_detector;
 pub mod pose2feat;
 pub mod posenet3d;
 pub mod resnet;

@@ -68,13 +68,13 @@ impl Stem {
 }
 
 /// A residual block: its convolutions in order, and the shortcut where the shape changes.
-struct Block {
+pub(super) struct Block {
     convs: Vec<Conv2d>,
     downsample: Option<Conv2d>,
 }
 
 impl Block {
-    fn load(
+    pub(super) fn load(
         input: usize,
         width: usize,
         stride: usize,
@@ -110,7 +110,7 @@ impl Block {
         Ok(Self { convs, downsample })
     }
 
-    fn run(&self, x: &Features) -> CandleResult<Features> {
+    pub(super) fn run(&self, x: &Features) -> CandleResult<Features> {
         let (last, [first, middle @ ..]) = self.convs.split_last().expect("a block has convolutions") else {
             unreachable!("a block has two or three convolutions")
         };

@@ -10,7 +10,7 @@ use image::RgbImage;
 use super::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
 use crate::body::{BodyModel, SnapshotBody, Topology, standin};
 use crate::crop::Crop;
-use crate::detect::{Detector, MaskRcnnDetector};
+use crate::detect::{Detector, LightDetector, MaskRcnnDetector, coco};
 use crate::lixel::{self, Lixels};
 use crate::models::{self, DepthUnit};
 use crate::nets::NetSizes;
@@ -18,12 +18,13 @@ use crate::nets::i2l::{self, I2l, I2lShape};
 use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::param::regressor_matrix;
+use crate::nets::person_detector::{self, PersonDetector};
 use crate::nets::posenet3d::{self, JointSet, PoseNet3d};
 use crate::nets::rootnet::{self, RootNet};
 use crate::nets::weights::{self, LoadOptions, WeightFile};
 use crate::result::{EstimatorKind, Heatmaps, Landmark, Skeleton};
 use crate::root_depth;
-use crate::settings::{Backend, BoxSource, Settings};
+use crate::settings::{Backend, BoxSource, DetectorKind, Settings};
 use crate::space::Intrinsics;
 
 /// Which networks are asked for.
@@ -54,8 +55,8 @@ pub enum Role {
 pub enum Part {
     /// The device, in words.
     Backend(String),
-    /// Finds people.
-    Detector(Box<dyn Detector>),
+    /// Finds people; for which setting.
+    Detector(DetectorKind, Box<dyn Detector>),
     /// Finds distances, for people or for hands.
     Root(EstimatorKind, Box<dyn RootEstimator>),
     /// Finds lixels.
@@ -206,6 +207,36 @@ impl Loader<'_> {
     }
 
     fn detector(&mut self) -> Result<Part> {
+        let light = match self.settings.detector {
+            DetectorKind::MaskRcnn => false,
+            DetectorKind::Light => true,
+            DetectorKind::Auto => {
+                let has = |role| models::find(&self.settings.models, role).is_some();
+                // Only Mask R-CNN finds other things than people; what is missing is told of the light one else.
+                !has(models::Role::Detector) && self.settings.detector_label == coco::PERSON
+            }
+        };
+        if light { self.light_detector() } else { self.mask_rcnn() }
+    }
+
+    fn light_detector(&mut self) -> Result<Part> {
+        let label = self.settings.detector_label;
+        ensure!(
+            label == coco::PERSON,
+            "the light detector finds people and nothing else; for another class take --detector mask-rcnn"
+        );
+        let role = models::Role::LightDetector;
+        let (file, config) = self.open(role)?;
+        let mut config = person_detector::Config { longest_side: config.input, ..person_detector::Config::default() };
+        if let Some(side) = self.settings.detector_side {
+            // Of a frame of 4:3.
+            config.longest_side = side as usize * 4 / 3;
+        }
+        let net = self.network(&file, role, |_| None, |vb| PersonDetector::load(config, &vb))?;
+        Ok(Part::Detector(self.settings.detector, Box::new(LightDetector::new(net))))
+    }
+
+    fn mask_rcnn(&mut self) -> Result<Part> {
         let role = models::Role::Detector;
         let (file, config) = self.open(role)?;
         let mut config = maskrcnn::Config { layers: config.resnet, ..maskrcnn::Config::default() };
@@ -218,7 +249,8 @@ impl Loader<'_> {
             config.shorter_side = side;
         }
         let net = self.network(&file, role, weights::old_fpn_name, |vb| MaskRcnn::load(config, &vb))?;
-        Ok(Part::Detector(Box::new(MaskRcnnDetector::new(net).with_label(self.settings.detector_label))))
+        let detector = MaskRcnnDetector::new(net).with_label(self.settings.detector_label);
+        Ok(Part::Detector(self.settings.detector, Box::new(detector)))
     }
 
     fn root(&mut self, kind: EstimatorKind) -> Result<Part> {

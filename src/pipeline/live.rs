@@ -18,7 +18,7 @@ use super::infer;
 use super::worker::Worker;
 use crate::capture::{self, FrameSource};
 use crate::result::{EstimatorKind, FrameResult, Landmark, MeshSource};
-use crate::settings::{BoxSource, CameraSetting, Settings, SourceSpec};
+use crate::settings::{BoxSource, CameraSetting, DetectorKind, Settings, SourceSpec};
 
 /// What the window asks of the pipeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ pub enum Command {
     MeshSource(MeshSource),
     /// Where boxes come from.
     Boxes(BoxSource),
+    /// Another network that finds people; it is loaded beside the running ones.
+    Detector(DetectorKind),
     /// Stride of the detector.
     DetectEvery(u32),
     /// The camera.
@@ -101,8 +103,8 @@ impl Live {
     /// Starts the threads. Never blocks: sources and weights are opened on the workers. `wake` is called, from a
     /// worker, whenever there is something new to show.
     pub fn start(settings: Settings, source: Option<SourceSpec>, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        let wish = settings.webcam;
-        let open = Arc::new(move |spec: &SourceSpec| capture::open_with(spec, &wish));
+        let (wish, models) = (settings.webcam, settings.models.clone());
+        let open = Arc::new(move |spec: &SourceSpec| capture::open_with(spec, &wish, Some(&models)));
         Self::start_with(settings, source, wake, open, Arc::new(infer::load))
     }
 

@@ -228,6 +228,21 @@ impl Worker {
                     self.start_loading(infer::Wanted::Detector);
                 }
             }
+            Command::Detector(kind) => {
+                if kind == settings.detector {
+                    return false;
+                }
+                settings.detector = kind;
+                if settings.boxes == BoxSource::Detector {
+                    // The one that runs goes on until the new one is there.
+                    self.stages.set_settings(settings);
+                    self.part_notes.retain(|(role, _)| *role != infer::Role::Detector);
+                    self.start_loading(infer::Wanted::Detector);
+                    return false;
+                }
+                // It is loaded when it is wanted.
+                self.stages.detector = None;
+            }
             Command::DetectEvery(n) => settings.detect_every = n.max(1),
             Command::Camera(camera) => settings.camera = camera,
         }
@@ -238,13 +253,13 @@ impl Worker {
     fn take_part(&mut self, part: Result<Part>) -> bool {
         match part {
             Ok(Part::Backend(name)) => self.backend = name,
-            Ok(Part::Detector(detector)) => {
+            // A part that was asked for before the setting changed again is dropped.
+            Ok(Part::Detector(kind, detector)) if kind == self.stages.settings().detector => {
                 self.stages.detector = Some(detector);
                 self.stages.forget_people();
                 self.part_notes.retain(|(role, _)| *role != infer::Role::Detector);
                 return true;
             }
-            // A part that was asked for before the estimator changed again is dropped.
             Ok(Part::Root(kind, root)) if kind == self.stages.settings().estimator => {
                 self.stages.root = Some(root);
                 self.part_notes.retain(|(role, _)| *role != infer::Role::Root);
@@ -256,7 +271,7 @@ impl Worker {
                 self.part_notes.retain(|(role, _)| *role != infer::Role::Estimator);
                 return true;
             }
-            Ok(Part::Root(..) | Part::Estimator { .. }) => {}
+            Ok(Part::Detector(..) | Part::Root(..) | Part::Estimator { .. }) => {}
             Ok(Part::Missing(role, note)) => {
                 self.part_notes.retain(|(r, _)| *r != role);
                 self.part_notes.push((role, note));

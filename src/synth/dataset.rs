@@ -16,7 +16,7 @@ use crate::space::RectPx;
 use crate::truth::Truth;
 
 /// The file beside the pictures.
-pub const ANNOTATIONS: &str = "annotations.json";
+pub use crate::annotations::FILE_NAME as ANNOTATIONS;
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -132,13 +132,18 @@ impl RunLengths {
     }
 }
 
+/// The seed of a picture of a dataset.
+pub fn picture_seed(dataset_seed: u64, number: u64) -> u64 {
+    Random::fork(dataset_seed, number).bits()
+}
+
 /// Writes the pictures as PNG and [`ANNOTATIONS`]; `done` is called after each picture, from any thread. A file is there
 /// whole or not at all.
 pub fn write(studio: &Arc<Studio>, order: &Order, dir: &Path, done: impl Fn() + Sync) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
     let digits = order.count.saturating_sub(1).to_string().len().max(6);
     let one = |number: u64| -> Result<(ImageEntry, Vec<Annotation>)> {
-        let seed = Random::fork(order.seed, number).bits();
+        let seed = picture_seed(order.seed, number);
         let Photo { rgb, truth } = studio.sample(order.kind, seed, order.size)?;
         let file_name = format!("{number:0digits$}.png");
         whole_file(&dir.join(&file_name), |out| {

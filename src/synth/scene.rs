@@ -81,6 +81,13 @@ impl Scene {
         Ok(Self { studio: Arc::clone(studio), seed, viewpoint, light, lens, backdrop, actors })
     }
 
+    /// The same place, with its things, but nobody in it.
+    #[must_use]
+    pub fn without_people(mut self) -> Self {
+        self.actors.clear();
+        self
+    }
+
     /// Where every person stands at a time, in the world: y up, the ground at 0.
     pub fn standing(&self, time_secs: f32) -> Result<Vec<Standing>> {
         self.actors.iter().map(|actor| actor.stand(&self.studio.body, time_secs)).collect()

@@ -7,8 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::mesh_task::MeshTask;
 use super::params::Params;
+use super::person_detector::task::DetectorTask;
 use super::resize::read_resized;
-use super::root_task::RootTask;
+use super::root_task::{self, RootTask};
 use super::session::{self, Options, Progress};
 use super::task::Task;
 use crate::cli::{TrainArgs, Trainee};
@@ -20,15 +21,38 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let sizes = NetSizes::new(args.resnet, args.input, args.input / 4)?
         .with_widths(args.width as usize, args.channels as usize);
     match args.network {
-        Trainee::Mesh => train(args, &sizes, MeshTask::new(args.resnet, sizes, args.surface, args.seed)?),
-        Trainee::Root => train(args, &sizes, RootTask::new(args.resnet, sizes, args.seed)?),
+        Trainee::Mesh => {
+            let (task, params) = MeshTask::new(args.resnet, sizes, args.stage, args.surface, args.seed)?;
+            begin(args, &sizes, &params)?;
+            if args.mesh_from_pose {
+                task.start_mesh_from_pose(&params);
+            }
+            train(args, (task, params))
+        }
+        Trainee::Root => {
+            let (task, params) = RootTask::new(args.resnet, sizes, args.seed)?;
+            begin(args, &sizes, &params)?;
+            train(args, (task, params))
+        }
+        Trainee::Detector => {
+            let (task, params) = DetectorTask::new(args.seed)?;
+            begin(args, &sizes, &params)?;
+            train(args, (task, params))
+        }
     }
 }
 
-fn train<T: Task>(args: &TrainArgs, sizes: &NetSizes, (task, params): (T, Params)) -> Result<()> {
-    if let Some(path) = &args.from {
-        read_resized(&params, sizes, &WeightFile::open(path)?)?;
+/// Weights from elsewhere. RootNet's trunk can begin as PoseNet's: both look at the same people.
+fn begin(args: &TrainArgs, sizes: &NetSizes, params: &Params) -> Result<()> {
+    let Some(path) = &args.from else { return Ok(()) };
+    let file = WeightFile::open(path)?;
+    if args.network == Trainee::Root && file.shape("pose_backbone.conv1.weight").is_some() {
+        return root_task::start_from_pose(params, &file);
     }
+    read_resized(params, sizes, &file)
+}
+
+fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
     ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate {} is no learning rate", args.rate);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or(processors, |threads| threads as usize);

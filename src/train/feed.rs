@@ -42,7 +42,7 @@ pub struct Feed<S> {
 impl<S: Send + 'static> Feed<S> {
     /// Starts `threads` makers. `had` samples of this seed are passed over: all blocks have as many samples as the first.
     pub fn start<T: Task<Sample = S>>(task: &Arc<T>, seed: u64, had: u64, threads: usize) -> Result<Self> {
-        let per_block = task.block(block_number(seed, 0))?.len();
+        let per_block = guarded("making samples", || task.block(block_number(seed, 0)))?.len();
         ensure!(per_block > 0, "there are no samples");
         let per_window = WINDOW * per_block as u64;
         let window = had / per_window;

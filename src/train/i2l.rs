@@ -6,7 +6,7 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use super::layers::{Conv, DeconvStack, Norm, Pass};
 use super::ops::{axis_means, soft_argmax, to_blocked};
-use super::params::{ParamsBuilder, Start};
+use super::params::{ParamId, Params, ParamsBuilder, Start};
 use super::resnet::{Stages, Stem};
 use crate::nets::NetSizes;
 use crate::nets::input::to_unit_range;
@@ -71,6 +71,11 @@ impl LixelHead {
             channels,
             bins,
         }
+    }
+
+    /// Weights and biases whose rows are points.
+    fn heads(&self) -> [[ParamId; 2]; 3] {
+        [&self.x, &self.y, &self.z_2].map(Conv::weight_and_bias)
     }
 
     /// `[B, C / 16, D/8, D/8, 16]` to heatmaps of D bins.
@@ -146,11 +151,52 @@ impl I2l {
 
     /// Patches `[B, 3, H, W]`, RGB in `0..=255`.
     pub fn forward(&self, pass: &Pass, patches: &Tensor) -> Result<I2lOutput> {
+        let (early, joints) = self.forward_pose(pass, patches)?;
+        let vertices = self.forward_mesh(pass, &early, &joints)?;
+        Ok(I2lOutput { joints, vertices })
+    }
+
+    /// PoseNet alone: the early feature and the joints.
+    pub fn forward_pose(&self, pass: &Pass, patches: &Tensor) -> Result<(Tensor, LixelOutput)> {
         let early = self.stem.forward(pass, &pass.image(&to_unit_range(patches)?)?)?;
         let joints = self.pose_net.forward(pass, &self.pose_backbone.forward(pass, &early)?)?;
-        let feature = self.pose2feat.forward(pass, &early, &joints.coords)?;
-        let vertices = self.mesh_net.forward(pass, &self.mesh_backbone.forward(pass, &feature)?)?;
-        Ok(I2lOutput { joints, vertices })
+        Ok((early, joints))
+    }
+
+    /// MeshNet, from what [`Self::forward_pose`] gave.
+    pub fn forward_mesh(&self, pass: &Pass, early: &Tensor, joints: &LixelOutput) -> Result<LixelOutput> {
+        let feature = self.pose2feat.forward(pass, early, &joints.coords)?;
+        self.mesh_net.forward(pass, &self.mesh_backbone.forward(pass, &feature)?).map_err(Into::into)
+    }
+
+    /// Lets MeshNet begin where PoseNet has come to: its trunk as a copy of PoseNet's, each vertex as the joint of
+    /// `nearest_joint`, and the early feature let through.
+    pub fn start_mesh_from_pose(&self, params: &Params, nearest_joint: &[usize]) {
+        params.copy_named(|name| {
+            let trunk = name.strip_prefix("mesh_backbone.").map(|rest| format!("pose_backbone.{rest}"));
+            let head = || name.strip_prefix("mesh_net.").map(|rest| format!("pose_net.{rest}"));
+            trunk.or_else(head)
+        });
+        let mut values = params.values_mut();
+        for (mesh, pose) in self.mesh_net.heads().into_iter().zip(self.pose_net.heads()) {
+            for (to, from) in mesh.into_iter().zip(pose) {
+                let (to, from) = (params.range(to), params.range(from));
+                let row = to.len() / nearest_joint.len();
+                for (vertex, &joint) in nearest_joint.iter().enumerate() {
+                    let from = from.start + joint * row..from.start + (joint + 1) * row;
+                    values.copy_within(from, to.start + vertex * row);
+                }
+            }
+        }
+        // The middle tap of the early feature's channels.
+        let weight = self.pose2feat.conv.weight;
+        let (range, shape) = (params.range(weight), params.shape(weight).to_vec());
+        let row = shape[1] * 9;
+        for channel in 0..shape[0] {
+            let own = range.start + channel * row;
+            values[own..own + shape[0] * 9].fill(0.0);
+            values[own + channel * 9 + 4] = 1.0;
+        }
     }
 }
 
@@ -167,7 +213,6 @@ mod tests {
     use crate::train::checkpoint::save_weights;
     use crate::train::losses::coordinate_loss;
     use crate::train::optimizer::Adam;
-    use crate::train::params::Params;
 
     fn deviation(a: &Tensor, b: &Tensor) -> CandleResult<f32> {
         (a - b)?.abs()?.max_all()?.to_scalar()

@@ -22,8 +22,21 @@ const NORMAL_WEIGHT: f64 = 0.1;
 /// Weight of the heatmaps' cross-entropy beside the L1 of the coordinates.
 const HEATMAP_WEIGHT: f64 = 0.25;
 
+/// What of the network learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// PoseNet alone: half of the work. The release's PoseNet is trained before the rest, too.
+    Pose,
+    /// MeshNet alone, on what PoseNet says.
+    Mesh,
+    /// Both.
+    #[default]
+    All,
+}
+
 /// See the module.
 pub struct MeshTask {
+    stage: Stage,
     sizes: NetSizes,
     resnet: usize,
     viewer: Viewer,
@@ -36,14 +49,26 @@ pub struct MeshTask {
 
 impl MeshTask {
     /// The task and its network's parameters as they begin.
-    pub fn new(resnet: usize, sizes: NetSizes, surface: bool, seed: u64) -> Result<(Self, Params)> {
+    pub fn new(resnet: usize, sizes: NetSizes, stage: Stage, surface: bool, seed: u64) -> Result<(Self, Params)> {
         let viewer = Viewer::new(sizes.input() as u32)?;
         let topology = viewer.topology();
         let (joints, vertices) = (topology.skeleton.names.len(), topology.vertex_count);
         let (params, network) = Params::build(seed, |b| I2l::new(&sizes, joints, vertices, b));
         let surface = surface.then(|| Faces::new(&topology.faces, vertices)).transpose()?;
         let regressor = regressor_matrix(&topology.joint_regressor, vertices, &Device::Cpu)?;
-        Ok((Self { sizes, resnet, viewer, network, surface, regressor }, params))
+        Ok((Self { stage, sizes, resnet, viewer, network, surface, regressor }, params))
+    }
+
+    /// Lets MeshNet begin where PoseNet has come to.
+    pub fn start_mesh_from_pose(&self, params: &Params) {
+        let body = self.viewer.studio().body();
+        let rest = body.template_m();
+        let joints = body.topology().joints(rest).unwrap_or_default();
+        let nearest = |v: &Vec3| {
+            let distance = |j: &usize| joints[*j].distance(*v);
+            (0..joints.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
+        };
+        self.network.start_mesh_from_pose(params, &rest.iter().map(nearest).collect::<Vec<_>>());
     }
 
     fn patches(batch: &[&View]) -> Result<Tensor> {
@@ -92,29 +117,38 @@ impl Task for MeshTask {
     }
 
     fn loss(&self, pass: &Pass, batch: &[&View]) -> Result<Loss> {
-        let out = self.network.forward(pass, &Self::patches(batch)?)?;
         let joints = self.targets(batch, |view| &view.joints)?;
+        let pose_pass = Pass { is_training: self.stage != Stage::Mesh, ..pass.clone() };
+        let (early, found_joints) = self.network.forward_pose(&pose_pass, &Self::patches(batch)?)?;
+        let (mut total, mut parts) = (Tensor::new(0.0_f32, &Device::Cpu)?, Vec::new());
+        if self.stage != Stage::Mesh {
+            let [coords, heatmaps] = Self::point_losses(&found_joints, &joints)?;
+            parts.extend([("pose_lixel", number(&coords)?), ("pose_heatmap", number(&heatmaps)?)]);
+            total = (coords + (heatmaps * HEATMAP_WEIGHT)?)?;
+        }
+        if self.stage == Stage::Pose {
+            return Ok(Loss { total, parts });
+        }
+        // Gradients begin at a variable.
+        let early = if self.stage == Stage::Mesh { pass.image(&early)? } else { early };
+        let out = self.network.forward_mesh(pass, &early, &found_joints)?;
         let vertices = self.targets(batch, |view| &view.vertices)?;
-        let [joint_coords, joint_heatmaps] = Self::point_losses(&out.joints, &joints)?;
-        let [mesh_coords, mesh_heatmaps] = Self::point_losses(&out.vertices, &vertices)?;
+        let [coords, heatmaps] = Self::point_losses(&out, &vertices)?;
         // The joints that the mesh carries.
-        let (people, count, _) = out.vertices.coords.dims3()?;
-        let columns = out.vertices.coords.transpose(0, 1)?.reshape((count, people * 3))?;
+        let (people, count, _) = out.coords.dims3()?;
+        let columns = out.coords.transpose(0, 1)?.reshape((count, people * 3))?;
         let carried = self.regressor.matmul(&columns)?.reshape(((), people, 3))?.transpose(0, 1)?;
         let is_3d = Tensor::ones(people, candle_core::DType::F32, &Device::Cpu)?;
         let carried = coordinate_loss(&carried, &joints[0], &joints[1], &is_3d)?;
-        let mut parts = vec![
-            ("pose_lixel", number(&joint_coords)?),
-            ("mesh_lixel", number(&mesh_coords)?),
+        parts.extend([
+            ("mesh_lixel", number(&coords)?),
             ("joint_lixel", number(&carried)?),
-            ("pose_heatmap", number(&joint_heatmaps)?),
-            ("mesh_heatmap", number(&mesh_heatmaps)?),
-        ];
-        let coords = ((joint_coords + mesh_coords)? + carried)?;
-        let mut total = (coords + ((joint_heatmaps + mesh_heatmaps)? * HEATMAP_WEIGHT)?)?;
+            ("mesh_heatmap", number(&heatmaps)?),
+        ]);
+        total = (((total + coords)? + carried)? + (heatmaps * HEATMAP_WEIGHT)?)?;
         if let Some(faces) = &self.surface {
             let [target, valid] = &vertices;
-            let [normal, edge] = surface_losses(&out.vertices.coords, target, valid, faces)?;
+            let [normal, edge] = surface_losses(&out.coords, target, valid, faces)?;
             parts.extend([("normal", number(&normal)?), ("edge", number(&edge)?)]);
             total = ((total + (normal * NORMAL_WEIGHT)?)? + edge)?;
         }
@@ -122,15 +156,11 @@ impl Task for MeshTask {
     }
 
     fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
-        let out = self.network.forward(pass, &Self::patches(batch)?)?;
         let bins = self.sizes.heatmap();
-        let coords: Vec<Vec<[f32; 3]>> = out
-            .vertices
-            .coords
-            .to_vec3::<f32>()?
-            .into_iter()
-            .map(|points| points.into_iter().map(|p| [p[0], p[1], p[2]]).collect())
-            .collect();
+        let (early, joints) = self.network.forward_pose(pass, &Self::patches(batch)?)?;
+        let is_pose = self.stage == Stage::Pose;
+        let out = if is_pose { joints } else { self.network.forward_mesh(pass, &early, &joints)? };
+        let coords = out.coords.to_vec3::<f32>()?;
         let mut sums = [
             ("scenes_mpjpe_mm", 0.0, 0),
             ("scenes_pa_mpjpe_mm", 0.0, 0),
@@ -138,11 +168,14 @@ impl Task for MeshTask {
             ("poses_pa_mpjpe_mm", 0.0, 0),
         ];
         for (view, found) in batch.iter().zip(coords) {
-            let found: Vec<Vec3> = found.into_iter().map(Vec3::from).collect();
+            let found: Vec<Vec3> = found.iter().map(|p| Vec3::from_slice(p)).collect();
             let mm = |points: &[Vec3]| points.iter().map(|p| p.as_dvec3() * 1000.0).collect::<Vec<DVec3>>();
-            let joints = |vertices: Vec<Vec3>| mm(&self.viewer.topology().joints(&vertices).unwrap_or_default());
+            let joints = |points: Vec<Vec3>| {
+                mm(&if is_pose { points } else { self.viewer.topology().joints(&points).unwrap_or_default() })
+            };
             let found = joints(view.metres(&found, bins));
-            let truth = joints(view.metres(&lixels(&view.vertices, self.sizes.input() as u32, bins), bins));
+            let truth = if is_pose { &view.joints } else { &view.vertices };
+            let truth = joints(view.metres(&lixels(truth, self.sizes.input() as u32, bins), bins));
             let first = if view.kind == Kind::Scenes { 0 } else { 2 };
             sums[first].1 += metrics::mpjpe(&found, &truth, 0)?;
             sums[first + 1].1 += metrics::pa_mpjpe(&found, &truth)?;

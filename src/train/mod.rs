@@ -12,6 +12,7 @@ pub mod ops;
 pub mod optimizer;
 pub mod params;
 pub mod people;
+pub mod person_detector;
 mod plot;
 mod resize;
 pub mod resnet;
@@ -22,3 +23,4 @@ pub mod task;
 mod workers;
 
 pub use command::run;
+pub use mesh_task::Stage;

@@ -174,6 +174,11 @@ impl Params {
         Ok(var.as_tensor().clone())
     }
 
+    /// Copies of all, by their names.
+    pub fn tensors(&self) -> CandleResult<HashMap<String, Tensor>> {
+        (0..self.entries.len()).map(|i| Ok((self.entries[i].name.clone(), self.tensor(ParamId(i))?))).collect()
+    }
+
     /// A copy of a parameter.
     pub fn tensor(&self, id: ParamId) -> CandleResult<Tensor> {
         Tensor::from_slice(&self.values()[self.range(id)], self.shape(id), &Device::Cpu)
@@ -194,6 +199,18 @@ impl Params {
             }
         }
         Ok(found)
+    }
+
+    /// Copies values between parameters of the same shape: `source` says for a name whose values it takes over, if any.
+    pub fn copy_named(&self, source: impl Fn(&str) -> Option<String>) {
+        let mut values = self.values_mut();
+        for to in &self.entries {
+            let Some(name) = source(&to.name) else { continue };
+            let from = self.entries.iter().find(|entry| entry.name == name && entry.shape == to.shape);
+            if let Some(from) = from {
+                values.copy_within(from.range.clone(), to.range.start);
+            }
+        }
     }
 
     /// Takes the values from named tensors: each parameter must be there, with its shape and f32.

@@ -149,7 +149,7 @@ impl Axis {
             return Self { range: low / 1.05..high * 1.05, logarithmic: true };
         }
         let low = low.min(0.0) * 1.05;
-        Self { range: low..(high * 1.05).max(low + f64::MIN_POSITIVE.sqrt()), logarithmic: false }
+        Self { range: low..(high.max(0.0) * 1.05).max(low + f64::MIN_POSITIVE.sqrt()), logarithmic: false }
     }
 
     /// At most so many round numbers in the range.
@@ -220,7 +220,7 @@ mod tests {
     fn ticks_are_round_numbers_that_can_be_read() {
         let read = |axis: &Axis, most| -> Vec<String> { axis.ticks(most).iter().map(|t| axis.format_ext(t)).collect() };
         assert_eq!(read(&Axis::from_zero_to(1_600_000.0), 5), ["0", "500k", "1M", "1.5M"]);
-        assert_eq!(read(&Axis::of([0.02, 9.0].into_iter()), 8), ["0.03", "0.1", "0.3", "1", "3"]);
+        assert_eq!(read(&Axis::of([0.02, 9.0].into_iter()), 8), ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2", "5"]);
         assert_eq!(read(&Axis::of([90.0, 300.0].into_iter()), 8), ["90", "100", "200", "300"]);
         assert_eq!(read(&Axis::of([10.0, 12.0].into_iter()), 4), ["0", "5", "10"]);
         // Nothing but one value, nothing but zeros, and a range with few round numbers.

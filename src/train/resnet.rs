@@ -24,13 +24,13 @@ impl Stem {
 }
 
 /// A residual block.
-struct Block {
+pub(super) struct Block {
     convs: Vec<ConvNorm>,
     downsample: Option<ConvNorm>,
 }
 
 impl Block {
-    fn new(input: usize, width: usize, stride: usize, bottleneck: bool, b: &mut ParamsBuilder) -> Self {
+    pub(super) fn new(input: usize, width: usize, stride: usize, bottleneck: bool, b: &mut ParamsBuilder) -> Self {
         let output = if bottleneck { width * 4 } else { width };
         let shapes = if bottleneck {
             vec![
@@ -50,7 +50,7 @@ impl Block {
         Self { convs, downsample }
     }
 
-    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let downsampled =
             self.downsample.as_ref().map(|conv| conv.forward(pass, x, None, Activation::None)).transpose()?;
         let shortcut = downsampled.as_ref().unwrap_or(x);

@@ -1,6 +1,8 @@
 //! RootNet's training: patches of synthetic people to their root joints.
 
-use anyhow::Result;
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
 use super::layers::Pass;
@@ -9,8 +11,29 @@ use super::people::{View, Viewer};
 use super::rootnet::RootNet;
 use super::task::{Loss, Task};
 use crate::nets::NetSizes;
-use crate::nets::input::patches_tensor;
+use crate::nets::input::{IMAGENET_STD, patches_tensor};
+use crate::nets::weights::WeightFile;
 use crate::synth::Kind;
+
+/// Lets RootNet's trunk and deconvolutions begin as those of a trained PoseNet of the same sizes.
+pub fn start_from_pose(params: &Params, pose: &WeightFile) -> Result<()> {
+    let own: HashMap<String, Tensor> = params.tensors()?;
+    params.read(|name| {
+        let source = name.strip_prefix("backbone.").map(|rest| format!("pose_backbone.{rest}"));
+        let head = || name.strip_prefix("root.deconv_layers.").map(|rest| format!("pose_net.deconv.{rest}"));
+        let Some(source) = source.or_else(head) else {
+            return own.get(name).cloned().with_context(|| format!("no parameter {name}"));
+        };
+        let tensor = pose.tensor(&source, &Device::Cpu)?;
+        // PoseNet reads 0..1, RootNet deviations of 0..255: the first convolution undoes it, but for the means, which
+        // its norm takes care of.
+        if name == "backbone.conv1.weight" {
+            let scale = Tensor::from_slice(&IMAGENET_STD.map(|s| s / 255.0), (1, 3, 1, 1), &Device::Cpu)?;
+            return Ok(tensor.broadcast_mul(&scale)?);
+        }
+        Ok(tensor)
+    })
+}
 
 /// Gamma is about 1 and is wanted to a few hundredths, x and y are wanted to a few tenths of a bin: the same matters as
 /// much.

@@ -9,7 +9,7 @@ use super::{Action, State, View, Webcams, theme};
 use crate::pipeline::{Command, Phase};
 use crate::render::MeshColour;
 use crate::result::{EstimatorKind, MeshSource};
-use crate::settings::{BoxSource, CameraSetting, SourceSpec};
+use crate::settings::{BoxSource, CameraSetting, DetectorKind, SourceSpec};
 
 pub(super) fn bar(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
@@ -223,6 +223,19 @@ fn boxes(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
         ui.separator();
         match &state.settings.boxes {
             BoxSource::Detector => {
+                let mut kind = state.settings.detector;
+                segments(
+                    ui,
+                    &mut kind,
+                    &[
+                        (DetectorKind::Auto, "Auto", "Mask R-CNN where its checkpoint is there, else the light one"),
+                        (DetectorKind::MaskRcnn, "Mask R-CNN", "Slow, and at home in photographs of all kinds"),
+                        (DetectorKind::Light, "Light", "Fast; trained on synthetic people"),
+                    ],
+                );
+                if kind != state.settings.detector {
+                    state.send(Command::Detector(kind), actions);
+                }
                 let mut every = state.settings.detect_every;
                 ui.horizontal(|ui| {
                     ui.label("Detect on every");

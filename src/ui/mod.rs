@@ -217,6 +217,7 @@ impl State {
             }
             Command::MeshSource(source) => self.settings.mesh_source = *source,
             Command::Boxes(boxes) => self.settings.boxes = boxes.clone(),
+            Command::Detector(kind) => self.settings.detector = *kind,
             Command::DetectEvery(n) => self.settings.detect_every = *n,
             Command::Camera(camera) => self.settings.camera = *camera,
             Command::Step | Command::Landmarks(_) | Command::Source(_) | Command::Restart => {}

@@ -11,7 +11,7 @@ use crate::nets::kernels::{Isa, PackedDeconv, WinogradDeconv};
 const PIXELS_FOR_WINOGRAD: usize = 512;
 
 /// Kernel 4, stride 2, padding 1, without bias, followed by batch norm and ReLU: doubles the sides.
-struct Deconv2d {
+pub struct Deconv2d {
     input: usize,
     weights: Weights,
 }
@@ -29,7 +29,7 @@ enum Weights {
 
 impl Deconv2d {
     /// Reads the convolution at `vb` and its norm at `norm_vb`; it will read maps of about `side` x `side` pixels.
-    fn load([input, output]: [usize; 2], side: usize, vb: &VarBuilder, norm_vb: &VarBuilder) -> Result<Self> {
+    pub fn load([input, output]: [usize; 2], side: usize, vb: &VarBuilder, norm_vb: &VarBuilder) -> Result<Self> {
         let FoldedNorm { scale, shift } = FoldedNorm::load(output, BN_EPS, norm_vb)?;
         let weight = vb.get((input, output, 4, 4), "weight")?;
         let weight = weight.broadcast_mul(&scale.reshape((1, output, 1, 1))?)?;
@@ -47,7 +47,7 @@ impl Deconv2d {
     }
 
     /// `[B, I, H, W] -> [B, O, 2H, 2W]`
-    fn run(&self, x: &Features) -> Result<Features> {
+    pub fn run(&self, x: &Features) -> Result<Features> {
         if let Weights::Plain { weight, bias } = &self.weights {
             count_plain_run();
             let y = x.to_tensor()?.conv_transpose2d(weight, 1, 0, 2, 1)?.broadcast_add(bias)?.relu()?;

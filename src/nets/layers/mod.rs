@@ -19,7 +19,7 @@ use candle_nn::VarBuilder;
 use super::kernels::{self, Isa, Map};
 
 pub use conv::{Conv2d, ConvShape};
-pub use deconv::DeconvStack;
+pub use deconv::{Deconv2d, DeconvStack};
 pub use linear::{Linear, Pointwise1d};
 
 /// What follows a convolution.

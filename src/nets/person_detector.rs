@@ -1,0 +1,301 @@
+//! A light one-stage detector of people: every cell of a grid says whether it lies in the middle of a person, and where
+//! that person's box is. Anchor-free as FCOS (Tian et al., ICCV 2019); the score is the overlap that the box is
+//! expected to have with the truth (quality focal loss: Li et al., NeurIPS 2020), so that the best of several boxes of
+//! one person is the tightest.
+//!
+//! ```text
+//! picture -> conv1 -> layer1 (1/4) -> layer2 (1/8) -> layer3 (1/16) -> layer4 (1/32)
+//!                                        |               |                |
+//!                       head <- (+) <- lateral2  (+) <- lateral3         |
+//!                                ^----- up3 ------+ ^------ up4 ----------+
+//! ```
+//!
+//! The residual stages are those of [`resnet`](super::resnet), narrow; what is coarse and knows the whole comes back to
+//! what is fine by transposed convolutions. Trained by [`train::person_detector`](crate::train::person_detector) under
+//! the same names.
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Result as CandleResult, Tensor};
+use candle_nn::VarBuilder;
+use image::RgbImage;
+use rayon::prelude::*;
+
+use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, Deconv2d, Features, FoldedNorm};
+use super::resnet::Block;
+use super::{Lap, on_pool};
+use crate::detect::PersonBox;
+use crate::detect::letterbox::{Letterbox, MULTIPLE};
+use crate::detect::nms::{Corners, nms, order_by_score};
+
+/// The first convolution.
+pub const STEM: ConvShape = ConvShape { input: 3, output: 16, kernel: 5, stride: 2, padding: 2 };
+/// Channels of `layer1` to `layer4`, each of half the sides of the one before.
+pub const WIDTHS: [usize; 4] = [32, 64, 96, 128];
+/// Residual blocks of `layer1` to `layer4`.
+pub const BLOCKS: [usize; 4] = [1, 2, 2, 2];
+/// Convolutions of the head before the last one.
+pub const HEAD_CONVS: usize = 2;
+/// What each cell says: the score's logit, x, y, width, height.
+pub const OUTPUTS: usize = 5;
+/// Side of a cell, in pixels of the input.
+pub const STRIDE: usize = 8;
+
+/// The logit of a cell that says 0: one cell in a hundred belongs to somebody.
+pub const SCORE_PRIOR: f32 = -4.595;
+/// Width and height that a cell means when it says 0, in pixels of the input: those of a person in the middle
+/// distance.
+pub const TYPICAL_PX: [f32; 2] = [32.0, 80.0];
+/// Logarithms of sizes beyond these say nothing, and are cut off.
+pub const LOG_SIZE: [f32; 2] = [-4.0, 3.0];
+
+/// Boxes that are looked at more closely, best first; two hundred cells are in the middle of somebody when the picture
+/// is full of people.
+const CANDIDATES: usize = 300;
+
+/// How it looks for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The longer side of a frame is resized to this, pixels. Time grows with its square; people become larger than
+    /// those it has learnt if it is much more.
+    pub longest_side: usize,
+    /// Boxes up to this score are dropped.
+    pub score_threshold: f32,
+    /// Overlap from which the worse of two boxes goes.
+    pub nms_iou: f32,
+    /// At most so many boxes.
+    pub max_detections: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { longest_side: 256, score_threshold: 0.05, nms_iou: 0.6, max_detections: 100 }
+    }
+}
+
+/// Pictures of one size as the network reads them: `[B, 3, H, W]`, about -2 to 2.
+pub fn input(pictures: &[&RgbImage], device: &Device) -> Result<Tensor> {
+    let first = pictures.first().context("there is no picture to look at")?;
+    let (width, height) = (first.width() as usize, first.height() as usize);
+    ensure!(
+        width.is_multiple_of(MULTIPLE) && height.is_multiple_of(MULTIPLE) && width * height > 0,
+        "the detector reads pictures whose sides are multiples of {MULTIPLE}, not {width}x{height}"
+    );
+    ensure!(
+        pictures.iter().all(|picture| picture.dimensions() == first.dimensions()),
+        "pictures of one batch have one size"
+    );
+    let mut values = vec![0.0; pictures.len() * 3 * height * width];
+    values.par_chunks_mut(height * width).enumerate().for_each(|(plane, values)| {
+        let pixels = pictures[plane / 3].as_chunks::<3>().0;
+        for (value, pixel) in values.iter_mut().zip(pixels) {
+            *value = (f32::from(pixel[plane % 3]) - 114.0) / 60.0;
+        }
+    });
+    Ok(Tensor::from_vec(values, (pictures.len(), 3, height, width), device)?)
+}
+
+/// The middle of a cell, in pixels of the input from its top-left corner.
+pub fn cell_centre([column, row]: [usize; 2]) -> [f32; 2] {
+    [column, row].map(|at| (at as f32 + 0.5) * STRIDE as f32)
+}
+
+/// The box that a cell means: its centre lies x widths and y heights from the cell's, and its sides are the typical
+/// ones times the exponentials of what it says.
+pub fn corners(cell: [usize; 2], [x, y, width, height]: [f32; 4]) -> Corners {
+    let [cx, cy] = cell_centre(cell);
+    let side = |said: f32, typical: f32| said.clamp(LOG_SIZE[0], LOG_SIZE[1]).exp() * typical;
+    let (w, h) = (side(width, TYPICAL_PX[0]), side(height, TYPICAL_PX[1]));
+    [cx + w * (x - 0.5), cy + h * (y - 0.5), cx + w * (x + 0.5), cy + h * (y + 0.5)]
+}
+
+/// The network.
+pub struct PersonDetector {
+    /// What it was made with; it can be changed at any time.
+    pub config: Config,
+    stem: Conv2d,
+    layers: [Vec<Block>; 4],
+    up4: Deconv2d,
+    lateral3: Conv2d,
+    up3: Deconv2d,
+    lateral2: Conv2d,
+    head: Vec<Conv2d>,
+    output: Conv2d,
+    device: Device,
+}
+
+/// A convolution with its norm and ReLU, at these names.
+fn conv(shape: ConvShape, [conv, norm]: [&str; 2], vb: &VarBuilder) -> CandleResult<Conv2d> {
+    let norm = FoldedNorm::load(shape.output, BN_EPS, &vb.pp(norm))?;
+    Conv2d::load(shape, false, Some(norm), Activation::Relu, &vb.pp(conv))
+}
+
+impl PersonDetector {
+    /// Reads the weights from the root of `vb`.
+    pub fn load(config: Config, vb: &VarBuilder) -> Result<Self> {
+        ensure!(config.longest_side > 0, "the detector's picture has no sides");
+        let [c1, c2, c3, c4] = WIDTHS;
+        let layer = |stage: usize, input: usize| {
+            let (vb, width) = (vb.pp(format!("layer{}", stage + 1)), WIDTHS[stage]);
+            let first = Block::load(input, width, 2, false, BN_EPS, &vb.pp(0));
+            let others = (1..BLOCKS[stage]).map(|i| Block::load(width, width, 1, false, BN_EPS, &vb.pp(i)));
+            std::iter::once(first).chain(others).collect::<CandleResult<Vec<_>>>()
+        };
+        // Sides of the maps that the transposed convolutions read, for a picture of 4:3.
+        let side = |stride: usize| (config.longest_side / stride) * 7 / 8;
+        let lateral = |width, name: &str| conv(ConvShape::same(width, width, 1), ["0", "1"], &vb.pp(name));
+        let up =
+            |sizes, stride, name: &str| Deconv2d::load(sizes, side(stride), &vb.pp(name).pp(0), &vb.pp(name).pp(1));
+        let head = (0..HEAD_CONVS).map(|i| conv(ConvShape::same(c2, c2, 3), ["0", "1"], &vb.pp("head").pp(i)));
+        Ok(Self {
+            stem: conv(STEM, ["conv1", "bn1"], vb)?,
+            layers: [layer(0, STEM.output)?, layer(1, c1)?, layer(2, c2)?, layer(3, c3)?],
+            up4: up([c4, c3], 32, "up4")?,
+            lateral3: lateral(c3, "lateral3")?,
+            up3: up([c3, c2], 16, "up3")?,
+            lateral2: lateral(c2, "lateral2")?,
+            head: head.collect::<CandleResult<_>>()?,
+            output: Conv2d::load(ConvShape::same(c2, OUTPUTS, 1), true, None, Activation::None, &vb.pp("output"))?,
+            device: vb.device().clone(),
+            config,
+        })
+    }
+
+    /// What the cells say of pictures (see [`input`]): `[B, 5, H/8, W/8]`.
+    pub fn forward(&self, pictures: &Tensor) -> Result<Tensor> {
+        on_pool(pictures.device(), || Ok(self.forward_on_pool(pictures)?))
+    }
+
+    fn forward_on_pool(&self, pictures: &Tensor) -> CandleResult<Tensor> {
+        let stem = self.stem.run(&Features::Plain(pictures.clone()), None)?;
+        let stage = |blocks: &[Block], x: &Features| {
+            let (first, others) = blocks.split_first().expect("every stage has a block");
+            others.iter().try_fold(first.run(x)?, |x, block| block.run(&x))
+        };
+        let [l1, l2, l3, l4] = &self.layers;
+        let x2 = stage(l2, &stage(l1, &stem)?)?;
+        let x3 = stage(l3, &x2)?;
+        let x4 = stage(l4, &x3)?;
+        let y3 = self.lateral3.run(&x3, Some(&self.up4.run(&x4)?))?;
+        let y2 = self.lateral2.run(&x2, Some(&self.up3.run(&y3)?))?;
+        let y = self.head.iter().try_fold(y2, |y, conv| conv.run(&y, None))?;
+        self.output.run(&y, None)?.to_tensor()
+    }
+
+    /// The people in a frame, best first.
+    pub fn detect(&self, frame: &RgbImage) -> Result<Vec<PersonBox>> {
+        self.detect_watched(frame, &mut |_| Ok(()))
+    }
+
+    /// The same; `lap` is told the end of each stage.
+    pub fn detect_watched(&self, frame: &RgbImage, lap: &mut Lap<'_>) -> Result<Vec<PersonBox>> {
+        let (width, height) = frame.dimensions();
+        ensure!(width > 0 && height > 0, "a picture has no pixels ({width}x{height})");
+        let letterbox = Letterbox::whole(width, height, self.config.longest_side);
+        let said = on_pool(&self.device, || -> Result<_> {
+            let pictures = input(&[&letterbox.picture(frame)], &self.device)?;
+            lap("transform")?;
+            Ok(self.forward_on_pool(&pictures)?)
+        })?;
+        lap("forward")?;
+        let said = said.squeeze(0)?.to_device(&Device::Cpu)?;
+        let (_, rows, columns) = said.dims3()?;
+        let people = people(&said.flatten_all()?.to_vec1()?, [columns, rows], &self.config);
+        let in_frame =
+            |(corners, score)| Some(PersonBox { rect: letterbox.frame_from_canvas(corners, [width, height])?, score });
+        let people = people.into_iter().filter_map(in_frame).collect();
+        lap("boxes")?;
+        Ok(people)
+    }
+}
+
+/// Boxes on the canvas and their scores, best first, from what the cells say, `[5, rows, columns]`.
+pub fn people(said: &[f32], [columns, rows]: [usize; 2], config: &Config) -> Vec<(Corners, f32)> {
+    let cells = columns * rows;
+    let mut found: Vec<(usize, f32)> = Vec::new();
+    for (cell, logit) in said[..cells].iter().enumerate() {
+        let score = 1.0 / (1.0 + (-(logit + SCORE_PRIOR)).exp());
+        // Also false for what is not a number.
+        if score > config.score_threshold {
+            found.push((cell, score));
+        }
+    }
+    let scores: Vec<f32> = found.iter().map(|(_, score)| *score).collect();
+    let order: Vec<usize> = order_by_score(&scores).into_iter().take(CANDIDATES).collect();
+    let scores: Vec<f32> = order.iter().map(|&i| scores[i]).collect();
+    let boxes: Vec<Corners> = order
+        .iter()
+        .map(|&i| {
+            let (cell, _) = found[i];
+            corners([cell % columns, cell / columns], [1, 2, 3, 4].map(|number| said[number * cells + cell]))
+        })
+        .collect();
+    let kept = nms(&boxes, &scores, config.nms_iou);
+    kept.into_iter().take(config.max_detections).map(|i| (boxes[i], scores[i])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+
+    #[test]
+    fn a_cell_that_says_nothing_means_a_typical_person_around_itself() {
+        assert_eq!(corners([4, 10], [0.0; 4]), [20.0, 44.0, 52.0, 124.0]);
+        // Half a width to the right, twice as high.
+        let moved = corners([4, 10], [0.5, 0.0, 0.0, 2_f32.ln()]);
+        assert!(moved.iter().zip([36.0, 4.0, 68.0, 164.0]).all(|(a, b)| (a - b).abs() < 1e-4), "{moved:?}");
+        // What is absurd stays finite.
+        assert!(corners([0, 0], [0.0, 0.0, 1e9, f32::INFINITY]).iter().all(|edge| edge.is_finite()));
+    }
+
+    #[test]
+    fn one_person_is_one_box_and_neighbours_stay() {
+        let (columns, rows) = (32, 24);
+        let cells = columns * rows;
+        let mut said = vec![0.0; OUTPUTS * cells];
+        let mut say = |[column, row]: [usize; 2], logit: f32| said[row * columns + column] = logit;
+        say([10, 10], 8.0);
+        say([11, 10], 6.0);
+        say([16, 10], 7.0);
+        say([3, 3], f32::NAN);
+        // An eighth of the width to the left: back to 4 pixels beside the first.
+        said[cells + 10 * columns + 11] = -0.125;
+        let people = people(&said, [columns, rows], &Config::default());
+        let middles: Vec<f32> = people.iter().map(|(c, _)| (c[0] + c[2]) / 2.0).collect();
+        assert_eq!(middles, [84.0, 132.0], "{people:?}");
+        assert!(people[0].1 > people[1].1 && people[1].1 > 0.9);
+    }
+
+    #[test]
+    fn any_frame_has_boxes_within_itself() -> Result<()> {
+        // Without weights every cell says that there may be somebody.
+        let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
+        let config = Config { score_threshold: 0.0, ..Config::default() };
+        let network = PersonDetector::load(config, &vb)?;
+        for (width, height) in [(640, 480), (480, 640), (333, 77), (1, 1), (2000, 5)] {
+            let frame = RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 7) as u8, (y * 5) as u8, 99]));
+            let people = network.detect(&frame)?;
+            assert!(!people.is_empty() && people.len() <= 100, "{width}x{height}: {}", people.len());
+            assert!(people.is_sorted_by(|a, b| a.score >= b.score));
+            for PersonBox { rect, .. } in people {
+                let inside = rect.x >= -0.5 && rect.y >= -0.5;
+                let inside = inside && rect.max().x <= width as f32 - 0.5 && rect.max().y <= height as f32 - 0.5;
+                assert!(inside && rect.is_valid(), "{rect:?} in {width}x{height}");
+            }
+        }
+        assert!(network.detect(&RgbImage::new(0, 5)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn pictures_that_do_not_fit_are_refused() {
+        let device = Device::Cpu;
+        assert!(input(&[], &device).is_err());
+        assert!(input(&[&RgbImage::new(256, 100)], &device).is_err());
+        assert!(input(&[&RgbImage::new(64, 64), &RgbImage::new(64, 32)], &device).is_err());
+        let tensor = input(&[&RgbImage::from_pixel(32, 32, image::Rgb([114, 174, 54]))], &device).unwrap();
+        let means = tensor.mean((2, 3)).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(means, [[0.0, 1.0, -1.0]]);
+    }
+}

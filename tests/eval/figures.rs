@@ -1,0 +1,331 @@
+//! The figures of predictions whose errors are known.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use glam::{Vec2, Vec3};
+use image::RgbImage;
+use lixelscope::body::Topology;
+use lixelscope::camera_mesh::BODY_BOX_M;
+use lixelscope::capture::Frame;
+use lixelscope::crop::Crop;
+use lixelscope::detect::PersonBox;
+use lixelscope::eval::{Examiner, Figures, Given, Tally, live};
+use lixelscope::pipeline::Stages;
+use lixelscope::pipeline::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
+use lixelscope::result::{FrameResult, Landmark, Person, PersonMesh, RootSource, Skeleton};
+use lixelscope::settings::{BoxSource, Settings};
+use lixelscope::space::{Intrinsics, RectPx};
+use lixelscope::truth::{TruePerson, Truth};
+
+use crate::{STUDIO, frames};
+
+/// A person found just as the true one is.
+fn found(real: &TruePerson, id: usize, score: f32) -> Option<Person> {
+    let rect = real.visible_rect?;
+    Some(Person {
+        id: id as u32,
+        score,
+        rect,
+        crop: Crop::new(rect, 64),
+        root_camera_m: real.root_camera_m(),
+        root_source: RootSource::RootNet,
+        joints_camera_m: real.joints_camera_m.clone(),
+        joint_spread_lixel: Vec::new(),
+        mesh: Some(PersonMesh { vertices_camera_m: real.vertices_camera_m.clone(), ..PersonMesh::default() }),
+        heatmaps: Vec::new(),
+    })
+}
+
+/// All of a frame found as they are, the nearest with the best score.
+fn perfect(frame: Frame) -> FrameResult {
+    let mut result = Stages::new(Settings::with_models(".".into())).without_people(Arc::new(frame));
+    let truth = Arc::clone(result.frame.truth.as_ref().unwrap());
+    result.skeleton = Arc::new(truth.topology.skeleton.clone());
+    result.topology = Some(Arc::clone(&truth.topology));
+    let score = |person: &TruePerson| 1.0 / (1.0 + person.root_camera_m().z);
+    let people = truth.people.iter().enumerate();
+    result.people = people.filter_map(|(id, person)| found(person, id, score(person))).collect();
+    result
+}
+
+fn truth(result: &FrameResult) -> &Truth {
+    result.frame.truth.as_ref().unwrap()
+}
+
+fn figures(results: &[FrameResult]) -> Figures {
+    let mut tally = Tally::default();
+    for result in results {
+        let boxes: Vec<_> = result.people.iter().map(|p| PersonBox { rect: p.rect, score: p.score }).collect();
+        tally.add(result, &boxes).unwrap();
+    }
+    tally.figures()
+}
+
+/// Moves a found person: root, joints and vertices.
+fn map(person: &mut Person, to: impl Fn(Vec3) -> Vec3) {
+    person.root_camera_m = to(person.root_camera_m);
+    person.joints_camera_m.iter_mut().for_each(|p| *p = to(*p));
+    person.mesh.iter_mut().flat_map(|mesh| &mut mesh.vertices_camera_m).for_each(|p| *p = to(*p));
+}
+
+#[track_caller]
+fn close(actual: Option<f64>, expected: f64, tolerance: f64) {
+    let actual = actual.expect("it was measured");
+    assert!((actual - expected).abs() <= tolerance, "{actual}, not {expected}");
+}
+
+#[test]
+fn truth_as_a_prediction_has_no_error() {
+    let results: Vec<_> = frames(12).into_iter().map(perfect).collect();
+    let f = figures(&results);
+    assert!(f.people > 15, "{f:?}");
+    assert_eq!((f.pictures, f.matched, f.missed, f.false_found), (12, f.people, 0, 0));
+    for zero in [f.mpjpe_mm, f.mpjpe_median_mm, f.mpjpe_14_mm, f.mpvpe_mm, f.mrpe_mm, f.depth_bias_percent] {
+        assert_eq!(zero, Some(0.0));
+    }
+    // The similarity transform that is found is the identity up to the last bits.
+    for rounding in [f.pa_mpjpe_mm, f.pa_mpjpe_14_mm, f.pa_mpvpe_mm] {
+        close(rounding, 0.0, 1e-9);
+    }
+    assert_eq!((f.pck3d_rel, f.pck3d_abs, f.auc_rel), (Some(100.0), Some(100.0), Some(100.0)));
+    for one in [f.ap_root_25, f.f_5mm, f.f_15mm, f.box_ap50, f.box_ap75] {
+        assert_eq!(one, Some(1.0));
+    }
+}
+
+#[test]
+fn people_who_are_too_far_away_have_root_errors_and_no_others() {
+    let mut results: Vec<_> = frames(12).into_iter().map(perfect).collect();
+    for person in results.iter_mut().flat_map(|result| &mut result.people) {
+        map(person, |p| p + Vec3::Z * 0.2);
+    }
+    let near = figures(&results);
+    // Depths of up to 8 m in single precision are 0.001 mm fine.
+    close(near.mrpe_mm, 200.0, 0.01);
+    close(near.mrpe_xyz_mm.map(|xyz| xyz[0] + xyz[1]), 0.0, 0.01);
+    close(near.mpjpe_mm, 0.0, 0.01);
+    close(near.mpvpe_mm, 0.0, 0.01);
+    assert_eq!((near.pck3d_rel, near.pck3d_abs, near.ap_root_25), (Some(100.0), Some(0.0), Some(1.0)));
+    assert!(near.depth_bias_percent.unwrap() > 2.0);
+    for person in results.iter_mut().flat_map(|result| &mut result.people) {
+        map(person, |p| p + Vec3::Z * 0.1);
+    }
+    let far = figures(&results);
+    close(far.mrpe_median_mm, 300.0, 0.01);
+    assert_eq!((far.ap_root_25, far.box_ap50), (Some(0.0), Some(1.0)));
+}
+
+#[test]
+fn people_who_are_too_large_have_errors_that_alignment_takes_away() {
+    let mut results: Vec<_> = frames(12).into_iter().map(perfect).collect();
+    // From nothing but the points: a tenth of each distance to the root.
+    let (mut joints, mut vertices, mut limbs) = (Vec::new(), Vec::new(), Vec::new());
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    for result in &mut results {
+        let names = result.skeleton.names.clone();
+        let truth = Arc::clone(result.frame.truth.as_ref().unwrap());
+        for person in &mut result.people {
+            let real = &truth.people[person.id as usize];
+            let root = person.root_camera_m;
+            map(person, |p| root + (p - root) * 1.1);
+            if truth.is_hardly_visible(real) {
+                continue;
+            }
+            let grown = |p: &Vec3| f64::from((*p - root).length()) * 100.0;
+            joints.push(mean(&real.joints_camera_m[..24].iter().map(grown).collect::<Vec<_>>()));
+            vertices.push(mean(&real.vertices_camera_m.iter().map(grown).collect::<Vec<_>>()));
+            let limb = |name: &&String| {
+                let parts = ["ankle", "knee", "hip", "wrist", "elbow", "shoulder", "neck", "head"];
+                parts.iter().any(|part| name.ends_with(part))
+            };
+            let of = |name: &String| grown(&real.joints_camera_m[names.iter().position(|n| n == name).unwrap()]);
+            limbs.push(mean(&names.iter().filter(limb).map(of).collect::<Vec<_>>()));
+        }
+    }
+    let f = figures(&results);
+    assert_eq!(f.people, joints.len());
+    close(f.mpjpe_mm, mean(&joints), 0.01);
+    close(f.mpvpe_mm, mean(&vertices), 0.01);
+    close(f.mpjpe_14_mm, mean(&limbs), 0.01);
+    for aligned in [f.pa_mpjpe_mm, f.pa_mpjpe_14_mm, f.pa_mpvpe_mm] {
+        close(aligned, 0.0, 0.01);
+    }
+    assert_eq!((f.mrpe_mm, f.f_5mm), (Some(0.0), Some(1.0)));
+    assert!(f.auc_rel.unwrap() < 100.0 && f.auc_rel.unwrap() > 30.0, "{f:?}");
+    // The window says the same of one picture.
+    let one = figures(&results[..1]);
+    let live: Vec<f64> = live::errors(&results[0]).into_iter().flatten().map(|errors| errors.mpjpe_mm).collect();
+    close(one.mpjpe_mm, mean(&live), 1e-9);
+}
+
+#[test]
+fn the_missed_and_the_false_count_where_they_should() {
+    let all: Vec<_> = frames(40).into_iter().map(perfect).collect();
+    let counts = |result: &FrameResult, person: &Person| {
+        !truth(result).is_hardly_visible(&truth(result).people[person.id as usize])
+    };
+    // Everybody of every second picture is missed.
+    let mut half = all.clone();
+    half.iter_mut().step_by(2).for_each(|result| result.people.clear());
+    let (whole, f) = (figures(&all), figures(&half));
+    let here = half.iter().map(|r| r.people.iter().filter(|p| counts(r, p)).count()).sum::<usize>();
+    assert_eq!((f.people, f.matched, f.missed, f.false_found), (whole.people, here, whole.people - here, 0));
+    let share = here as f64 / whole.people as f64;
+    close(f.pck3d_abs, 100.0 * share, 1e-9);
+    assert_eq!((f.pck3d_rel, f.mpjpe_mm), (Some(100.0), Some(0.0)), "of those who were found");
+    close(f.ap_root_25, share, 1e-9);
+    // Recalls of hundredths up to the share that was found.
+    close(f.box_ap50, ((100.0 * share).floor() + 1.0) / 101.0, 1e-9);
+
+    // Somebody where nobody is, and before all others in each picture: precision begins with a half.
+    let mut wrong = all.clone();
+    for result in &mut wrong {
+        let Some(mut extra) = result.people.first().cloned() else { continue };
+        extra.score = 2.0;
+        extra.rect = RectPx::from([-500.0, -500.0, 20.0, 40.0]);
+        extra.root_camera_m = Vec3::new(0.0, 0.0, 50.0);
+        result.people.push(extra);
+    }
+    let f = figures(&wrong);
+    let extras = wrong.iter().filter(|r| !r.people.is_empty()).count();
+    assert_eq!((f.false_found, f.missed), (extras, 0));
+    let last = f.people as f64 / (f.people + extras) as f64;
+    // The best precision is the last one: all of the right ones come after all of the wrong ones.
+    close(f.box_ap50, last, 1e-9);
+    assert!(f.ap_root_25.unwrap() < last);
+
+    // With the worst scores they cost nothing.
+    wrong.iter_mut().filter_map(|result| result.people.last_mut()).for_each(|extra| extra.score = 0.01);
+    let f = figures(&wrong);
+    assert_eq!((f.box_ap50, f.ap_root_25, f.false_found), (Some(1.0), Some(1.0), extras));
+}
+
+#[test]
+fn nobody_minds_those_who_are_hardly_visible() {
+    let all: Vec<_> = frames(60).into_iter().map(perfect).collect();
+    let with = figures(&all);
+    assert!(with.ignored > 3, "{with:?}");
+    let mut without = all.clone();
+    for result in &mut without {
+        let truth = Arc::clone(result.frame.truth.as_ref().unwrap());
+        result.people.retain(|person| !truth.is_hardly_visible(&truth.people[person.id as usize]));
+    }
+    assert_eq!(figures(&without), with, "found or not, they change nothing");
+}
+
+/// Says of each patch what is true, from a list made beforehand.
+struct Oracle {
+    skeleton: Arc<Skeleton>,
+    topology: Arc<Topology>,
+    answers: Arc<Mutex<VecDeque<LixelEstimate>>>,
+}
+
+const PATCH: u32 = 64;
+const BINS: usize = 32;
+
+impl LixelEstimator for Oracle {
+    fn input_size(&self) -> u32 {
+        PATCH
+    }
+
+    fn bins(&self) -> usize {
+        BINS
+    }
+
+    fn skeleton(&self) -> Arc<Skeleton> {
+        Arc::clone(&self.skeleton)
+    }
+
+    fn topology(&self) -> Option<Arc<Topology>> {
+        Some(Arc::clone(&self.topology))
+    }
+
+    fn estimate(&mut self, patches: &[RgbImage], _: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        Ok(self.answers.lock().unwrap().drain(..patches.len()).collect())
+    }
+}
+
+/// Everybody is in the middle of the patch, 10 m away.
+struct TenMetres;
+
+impl RootEstimator for TenMetres {
+    fn input_size(&self) -> u32 {
+        PATCH
+    }
+
+    fn estimate(&mut self, _: &[RgbImage], crops: &[Crop], _: &Intrinsics) -> Result<Vec<RootInCrop>> {
+        Ok(vec![RootInCrop { crop_px: Vec2::splat(PATCH as f32 * 0.5), depth_m: 10.0 }; crops.len()])
+    }
+}
+
+/// The lixels at which the pipeline would find a person just where it is.
+fn lixels(points: &[Vec3], crop: &Crop, root_depth_m: f32, camera: &Intrinsics) -> Vec<Vec3> {
+    let lixel = |&p: &Vec3| {
+        let crop_px = crop.crop_from_frame.transform_point2(camera.frame_from_camera(p));
+        let z = (0.5 + (p.z - root_depth_m) / BODY_BOX_M) * BINS as f32;
+        (crop_px * (BINS as f32 / PATCH as f32)).extend(z)
+    };
+    points.iter().map(lixel).collect()
+}
+
+#[test]
+fn true_boxes_and_true_roots_leave_the_mesh_networks_errors_alone() {
+    let topology = Arc::clone(STUDIO.body().topology());
+    let answers = Arc::<Mutex<VecDeque<LixelEstimate>>>::default();
+    let [mut blind, mut seeing] = [false, true].map(|roots| {
+        let mut settings = Settings::with_models(".".into());
+        settings.boxes = BoxSource::User(Vec::new());
+        let mut stages = Stages::new(settings);
+        stages.root = Some(Box::new(TenMetres));
+        let (skeleton, topology) = (Arc::new(topology.skeleton.clone()), Arc::clone(&topology));
+        stages.estimator = Some(Box::new(Oracle { skeleton, topology, answers: Arc::clone(&answers) }));
+        Examiner::new(stages, Given { boxes: true, roots })
+    });
+    let mut depth_errors = Vec::new();
+    for frame in frames(10) {
+        let truth = frame.truth.clone().unwrap();
+        let [width, height] = truth.size;
+        for person in &truth.people {
+            let Some(rect) = person.visible_rect else { continue };
+            let crop = rect.clipped(width, height).and_then(|rect| Crop::of_tight_box(rect, width, height, PATCH));
+            let crop = crop.expect("whoever is seen has a box");
+            let root_depth_m = person.root_camera_m().z;
+            let place = |points: &[Vec3]| lixels(points, &crop, root_depth_m, &truth.intrinsics);
+            answers.lock().unwrap().push_back(LixelEstimate {
+                joints_lixel: place(&person.joints_camera_m),
+                vertices_lixel: place(&person.vertices_camera_m),
+                ..LixelEstimate::default()
+            });
+            if !truth.is_hardly_visible(person) {
+                depth_errors.push(f64::from(10.0 - root_depth_m) * 1000.0);
+            }
+        }
+        let again = answers.lock().unwrap().clone();
+        seeing.examine(frame.clone()).unwrap();
+        *answers.lock().unwrap() = again;
+        blind.examine(frame).unwrap();
+    }
+    let f = seeing.figures();
+    assert_eq!((f.matched, f.missed, f.false_found), (depth_errors.len(), 0, 0));
+    // Pixels and lixels in single precision, carried through two affine maps and back over several metres.
+    close(f.mpjpe_mm, 0.0, 0.05);
+    close(f.mpvpe_mm, 0.0, 0.05);
+    close(f.mrpe_xyz_mm.map(|xyz| xyz[2]), 0.0, 0.01);
+    assert_eq!((f.pck3d_abs, f.box_ap75, f.f_5mm), (Some(100.0), Some(1.0), Some(1.0)));
+    // Without the true depths the same lixels are 10 m away.
+    let f = blind.figures();
+    let mean = depth_errors.iter().sum::<f64>() / depth_errors.len() as f64;
+    close(f.mrpe_xyz_mm.map(|xyz| xyz[2]), mean, 0.01);
+    assert!(f.mpjpe_mm.unwrap() > 50.0 && f.pck3d_abs.unwrap() < 1.0, "{f:?}");
+}
+
+#[test]
+fn a_picture_without_truth_is_refused() {
+    let mut frame = frames(1).remove(0);
+    frame.truth = None;
+    let stages = Stages::new(Settings::with_models(".".into()));
+    let error = Examiner::new(stages, Given::default()).examine(frame).unwrap_err();
+    assert!(format!("{error:#}").contains("nothing is known to be true of picture 0"), "{error:#}");
+}
