@@ -17,6 +17,7 @@ use crate::capture;
 use crate::cli::{BadInput, EvalArgs};
 use crate::headless::{load_stages, progress_bar};
 use crate::models::{self, Role};
+use crate::pipeline::infer;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{BoxSource, Settings};
 use crate::synth::Kind;
@@ -146,7 +147,7 @@ fn weights(settings: &Settings) -> BTreeMap<&'static str, Option<String>> {
         EstimatorKind::Skeleton => vec![("root", Role::RootNet), ("skeleton", Role::PoseNet3d)],
     };
     if settings.boxes == BoxSource::Detector {
-        roles.push(("detector", Role::Detector));
+        roles.push(("detector", infer::detector_role(settings)));
     }
     let name = |role| Some(models::find(&settings.models, role)?.file_name()?.to_string_lossy().into_owned());
     roles.into_iter().map(|(what, role)| (what, name(role))).collect()

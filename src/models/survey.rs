@@ -90,7 +90,7 @@ fn checkpoint(path: &Path, role: Role) -> Result<String> {
         Role::Detector => format!("{} classes", grouped(outputs("roi_heads.box_predictor.cls_score.weight")?)),
         Role::LightDetector => {
             let numbers = outputs("output.weight")?;
-            file.shape("lateral2.0.weight").with_context(|| format!("it is not {}", role.what()))?;
+            file.shape("lateral1.0.weight").with_context(|| format!("it is not {}", role.what()))?;
             ensure!(numbers == OUTPUTS, "its cells say {numbers} numbers, not {OUTPUTS}");
             "one class".into()
         }

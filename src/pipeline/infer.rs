@@ -152,6 +152,17 @@ fn sizes(file: &WeightFile, config: &models::NetConfig, widths_at: [&str; 2]) ->
     Ok(sizes.with_widths_of(|name| file.shape(name).map(<[usize]>::to_vec), widths_at))
 }
 
+/// The network that finds people: [`models::Role::Detector`] is Mask R-CNN.
+pub fn detector_role(settings: &Settings) -> models::Role {
+    let is_there = models::find(&settings.models, models::Role::Detector).is_some();
+    match settings.detector {
+        DetectorKind::Light => models::Role::LightDetector,
+        // Only Mask R-CNN finds other things than people; else it is the light one that is missed if there is none.
+        DetectorKind::Auto if !is_there && settings.detector_label == coco::PERSON => models::Role::LightDetector,
+        DetectorKind::Auto | DetectorKind::MaskRcnn => models::Role::Detector,
+    }
+}
+
 struct Loader<'a> {
     settings: &'a Settings,
     device: Device,
@@ -207,16 +218,10 @@ impl Loader<'_> {
     }
 
     fn detector(&mut self) -> Result<Part> {
-        let light = match self.settings.detector {
-            DetectorKind::MaskRcnn => false,
-            DetectorKind::Light => true,
-            DetectorKind::Auto => {
-                let has = |role| models::find(&self.settings.models, role).is_some();
-                // Only Mask R-CNN finds other things than people; what is missing is told of the light one else.
-                !has(models::Role::Detector) && self.settings.detector_label == coco::PERSON
-            }
-        };
-        if light { self.light_detector() } else { self.mask_rcnn() }
+        match detector_role(self.settings) {
+            models::Role::LightDetector => self.light_detector(),
+            _ => self.mask_rcnn(),
+        }
     }
 
     fn light_detector(&mut self) -> Result<Part> {
@@ -493,4 +498,28 @@ fn chosen(landmarks: &[Landmark], person: usize, vertices: Option<&Lixels>, join
         }
     }
     Ok(heatmaps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mask_rcnn_is_preferred_where_it_is_and_only_it_finds_dogs() {
+        let folder = tempfile::tempdir().unwrap();
+        let role = |detector, label: &str| {
+            let settings = Settings {
+                detector,
+                detector_label: coco::label(label).unwrap(),
+                ..Settings::with_models(folder.path().to_owned())
+            };
+            detector_role(&settings)
+        };
+        assert_eq!(role(DetectorKind::Auto, "person"), models::Role::LightDetector);
+        assert_eq!(role(DetectorKind::Auto, "dog"), models::Role::Detector);
+        std::fs::write(folder.path().join("maskrcnn_resnet50_fpn.pth"), "").unwrap();
+        assert_eq!(role(DetectorKind::Auto, "person"), models::Role::Detector);
+        assert_eq!(role(DetectorKind::Light, "person"), models::Role::LightDetector);
+        assert_eq!(role(DetectorKind::MaskRcnn, "person"), models::Role::Detector);
+    }
 }
