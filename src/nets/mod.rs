@@ -5,6 +5,8 @@
 //! its checkpoints expect.
 
 pub mod convert;
+#[cfg(any(test, feature = "cuda"))]
+pub mod cuda;
 pub mod i2l;
 pub mod input;
 pub mod kernels;
@@ -13,6 +15,7 @@ pub mod maskrcnn;
 pub mod param;
 pub mod pose2feat;
 pub mod posenet3d;
+mod precision;
 pub mod resnet;
 pub mod rootnet;
 mod torch_file;
@@ -21,6 +24,7 @@ pub mod weights;
 use anyhow::{Result, bail};
 use candle_core::{Device, Result as CandleResult, Tensor};
 
+pub use precision::Precision;
 use resnet::Depth;
 
 /// Told the name of a stage when it is done: a stop watch, for instance.
