@@ -80,6 +80,8 @@ fn doubled(x: &Features) -> Result<Features> {
             });
             Ok(Features::Blocked(out))
         }
+        #[cfg(feature = "cudnn")]
+        Features::Device(x) => Ok(Features::Device(x.doubled()?)),
     }
 }
 
@@ -88,6 +90,11 @@ fn every_second(x: &Features) -> Result<Features> {
     match x {
         Features::Plain(x) => Ok(Features::Plain(x.max_pool2d_with_stride(1, 2)?)),
         Features::Blocked(x) => Ok(Features::Blocked(kernels::max_pool(Isa::detect(), x, 1, 2, 0))),
+        #[cfg(feature = "cudnn")]
+        Features::Device(x) => {
+            let pool = crate::nets::cuda::kernels::Pool { kernel: 1, stride: 2, padding: 0 };
+            Ok(Features::Device(x.max_pool(pool)?))
+        }
     }
 }
 
