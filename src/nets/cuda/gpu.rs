@@ -28,6 +28,7 @@ use candle_core::{CudaDevice, CudaStorage, Device, Error, Result, Shape, Storage
 use super::compile::compile;
 use super::convolution::Libraries;
 use super::kernels::{Arg, Grid, Launch, Ptr};
+use super::patches::HeldFrame;
 use super::source::{Kind, signatures};
 use crate::nets::Precision;
 
@@ -50,7 +51,9 @@ pub struct Gpu {
     kernels: HashMap<String, Kernel>,
     /// Where [`Gpu::take`] takes from.
     pool: Mutex<Arc<Pool>>,
+    shared_pool: Arc<Pool>,
     staging: Mutex<Option<Staging>>,
+    frame: Mutex<Option<HeldFrame>>,
     turn: Arc<Mutex<()>>,
     capturing: AtomicBool,
     graphs: AtomicBool,
@@ -136,8 +139,10 @@ impl Gpu {
             context,
             stream,
             kernels,
-            pool: Mutex::new(pool),
+            pool: Mutex::new(Arc::clone(&pool)),
+            shared_pool: pool,
             staging: Mutex::new(None),
+            frame: Mutex::new(None),
             turn,
             capturing: AtomicBool::new(false),
             graphs: AtomicBool::new(true),
@@ -199,7 +204,19 @@ impl Gpu {
 
     /// Memory of at least so many bytes for what comes next on the stream; what it holds is arbitrary.
     pub fn take(&self, bytes: usize) -> Result<Buffer> {
-        let pool = Arc::clone(&lock(&self.pool));
+        self.take_from(Arc::clone(&lock(&self.pool)), bytes)
+    }
+
+    /// The same from the pool of all, for what outlives a network's work.
+    pub(super) fn take_shared(&self, bytes: usize) -> Result<Buffer> {
+        self.take_from(Arc::clone(&self.shared_pool), bytes)
+    }
+
+    pub(super) fn held_frame(&self) -> MutexGuard<'_, Option<HeldFrame>> {
+        lock(&self.frame)
+    }
+
+    fn take_from(&self, pool: Arc<Pool>, bytes: usize) -> Result<Buffer> {
         let piece = match pool.take(bytes) {
             Some(piece) => piece,
             None => {
@@ -514,7 +531,7 @@ impl Drop for Kept {
 
 /// Counts a graph's replays, so that what an earlier one left is not taken for the newest.
 #[derive(Clone, Default)]
-pub(super) struct Replays(Arc<AtomicU64>);
+pub struct Replays(Arc<AtomicU64>);
 
 impl Replays {
     /// One more.
@@ -523,14 +540,14 @@ impl Replays {
     }
 
     /// The newest one.
-    pub(super) fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> Stamp {
         Stamp { replays: self.clone(), at: self.0.load(Ordering::Relaxed) }
     }
 }
 
 /// The replay that something belongs to.
 #[derive(Clone)]
-pub(super) struct Stamp {
+pub struct Stamp {
     replays: Replays,
     at: u64,
 }

@@ -70,7 +70,7 @@ impl DeviceMap {
     }
 
     /// The same, which knows when a graph has written over it.
-    pub(super) fn stamped(&self, stamp: Stamp) -> Self {
+    pub fn stamped(&self, stamp: Stamp) -> Self {
         Self { stamp: Some(stamp), ..self.clone() }
     }
 

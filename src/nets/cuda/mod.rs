@@ -28,16 +28,20 @@ mod lixels;
 mod map;
 pub mod pack;
 #[cfg(feature = "cudnn")]
+mod patches;
+#[cfg(feature = "cudnn")]
 mod products;
 pub mod source;
 #[cfg(test)]
 mod twins;
 
 #[cfg(feature = "cudnn")]
-pub use gpu::{Buffer, Gpu, Kept, KernelTime};
+pub use gpu::{Buffer, Gpu, Kept, KernelTime, Replays};
 #[cfg(feature = "cudnn")]
 pub use graph::Graphs;
 #[cfg(feature = "cudnn")]
 pub use lixels::{DeviceLines, DeviceLixels};
+#[cfg(feature = "cudnn")]
+pub use patches::PatchSource;
 #[cfg(feature = "cudnn")]
 pub use map::{DeviceConv, DeviceDeconv, DeviceDot, DeviceMap, host_floats};

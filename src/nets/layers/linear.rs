@@ -94,7 +94,13 @@ impl Pointwise1d {
         Ok(Self { weight: weight.contiguous()?, bias: bias.reshape((1, output, 1))?, activation })
     }
 
-    /// Weight `[O, I]` and bias `[O]`, for whoever multiplies elsewhere.
+    /// Weight `[O, I]`, for whoever multiplies elsewhere.
+    #[cfg(feature = "cudnn")]
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The same with the bias `[O]`.
     #[cfg(feature = "cudnn")]
     pub fn parts(&self) -> Result<(Tensor, Tensor)> {
         Ok((self.weight.clone(), self.bias.flatten_all()?))
