@@ -245,7 +245,7 @@ fn detector(device: &Device, shorter_side: usize, longest_side: usize) -> Result
 /// The part that all networks share.
 fn backbone(device: &Device) -> Result<Run> {
     let weights = random_weights(device);
-    let (stem, stages) = (Stem::load(BN_EPS, &weights)?, Stages::load(Depth::RESNET50, BN_EPS, &weights)?);
+    let (stem, stages) = (Stem::load(64, BN_EPS, &weights)?, Stages::load(Depth::RESNET50, BN_EPS, &weights)?);
     let patches = patches_tensor(&[noise(256, 256)], device)?;
     Ok(Box::new(move |batch, lap| {
         let patches = patches.repeat((batch, 1, 1, 1))?;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::app::WindowOptions;
@@ -16,6 +16,7 @@ use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{Backend, BoxSource, CameraSetting, Settings, SourceSpec, WebcamWish};
 use crate::space::{Intrinsics, RectPx};
 use crate::synth::{self, Kind};
+use crate::train::Stage;
 
 /// The user gave something that cannot be used: exit code 2, and the message says what to do.
 #[derive(Debug)]
@@ -64,6 +65,73 @@ pub enum CommandArgs {
     Body(BodyArgs),
     /// Write pictures of people that do not exist, with everything that is true of them in COCO's format.
     Synth(SynthArgs),
+    /// Train a network on synthetic people; what is in the folder already goes on.
+    Train(TrainArgs),
+}
+
+/// Networks that `train` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Trainee {
+    /// I2L-MeshNet for the body.
+    Mesh,
+    /// RootNet.
+    Root,
+}
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The network.
+    #[arg(value_enum)]
+    pub network: Trainee,
+    /// Folder of checkpoint.safetensors, weights.safetensors and curves.csv.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Samples to see, those before an interruption included.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(64..))]
+    pub samples: u64,
+    /// Samples of a step.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=4096))]
+    pub batch: u32,
+    /// Threads that learn [default: all processors].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: Option<u32>,
+    /// Threads that make samples, as far as they are needed.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub makers: u32,
+    /// Learning rate; divided by ten after 10/13 and 12/13 of the samples.
+    #[arg(long, value_name = "R", default_value_t = 1e-3)]
+    pub rate: f64,
+    /// What the weights at first and the order of the samples follow from.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Weights to begin with, from another training of the same network.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Layers of the ResNet.
+    #[arg(long, value_name = "N", default_value_t = 18)]
+    pub resnet: usize,
+    /// Channels after the ResNet's stem, a multiple of 16.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = parse_blocks)]
+    pub width: u32,
+    /// Channels of the heads, a multiple of 16.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = parse_blocks)]
+    pub channels: u32,
+    /// Side of the patches, pixels; a heatmap has a quarter as many bins.
+    #[arg(long, value_name = "PX", default_value_t = 128)]
+    pub input: usize,
+    /// `mesh`: what of the network learns.
+    #[arg(long, value_enum, default_value_t)]
+    pub stage: Stage,
+    /// `mesh`: MeshNet begins as a copy of PoseNet's trunk, once that has been trained.
+    #[arg(long)]
+    pub mesh_from_pose: bool,
+    /// Also the losses of the mesh's normals and edges.
+    #[arg(long)]
+    pub surface: bool,
+    /// Seconds between checkpoints.
+    #[arg(long, value_name = "SECS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    pub checkpoint_every: u64,
 }
 
 /// How frames become people: shared by the window and `run`.
@@ -368,6 +436,13 @@ fn parse_unit(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         _ => Err("a number from 0 to 1 is needed".to_owned()),
+    }
+}
+
+fn parse_blocks(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(channels) if (16..=1024).contains(&channels) && channels.is_multiple_of(16) => Ok(channels),
+        _ => Err("a multiple of 16 from 16 to 1024 is needed".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use lixelscope::cli::{self, Cli, CommandArgs, WindowArgs};
-use lixelscope::{app, bench, doctor, headless};
+use lixelscope::{app, bench, doctor, headless, train};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Some(CommandArgs::Convert(args)) => headless::convert(args),
         Some(CommandArgs::Body(args)) => headless::export_bodies(args),
         Some(CommandArgs::Synth(args)) => headless::synth(args),
+        Some(CommandArgs::Train(args)) => train::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -91,9 +91,9 @@ fn the_steady_state_takes_no_memory_and_no_plain_layer() -> Result<()> {
 
 /// Stem, residual stages and transposed convolutions.
 fn chain() -> Result<()> {
-    let stem = Stem::load(BN_EPS, &zeros().pp("stem"))?;
+    let stem = Stem::load(64, BN_EPS, &zeros().pp("stem"))?;
     let stages = Stages::load(Depth::new(50)?, BN_EPS, &zeros())?;
-    let stack = DeconvStack::load(2048, 4, &zeros())?;
+    let stack = DeconvStack::load([2048, 256], 4, &zeros())?;
     let image = Tensor::zeros((2, 3, 128, 128), DType::F32, &Device::Cpu)?;
     let [count, bytes] = per_frame(|| {
         let y = stack.run(&stages.run(&stem.run(&image)?)?)?;

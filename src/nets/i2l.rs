@@ -22,6 +22,9 @@ use crate::result::BodyParams;
 /// and the body model's buffers.
 pub const UNREAD: [&str; 3] = ["mesh_backbone.conv1.", "mesh_backbone.bn1.", "human_model_layer."];
 
+/// Where [`NetSizes::with_widths_of`] finds the widths.
+pub const WIDTHS_AT: [&str; 2] = ["pose_backbone", "pose_net.deconv"];
+
 /// The numbers that a checkpoint tells by the shapes of its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct I2lShape {
@@ -67,6 +70,7 @@ impl I2lShape {
 struct LixelHead {
     deconv: DeconvStack,
     lines: Lines,
+    channels: usize,
     bins: usize,
 }
 
@@ -84,21 +88,21 @@ enum Lines {
 
 impl LixelHead {
     fn load(sizes: &NetSizes, points: usize, vb: &VarBuilder) -> CandleResult<Self> {
-        const C: usize = DeconvStack::CHANNELS;
-        let bins = sizes.heatmap();
-        let head = |name: &str| Pointwise1d::load(C, points, None, Activation::None, &vb.pp(name));
-        let norm = FoldedNorm::load(C * bins, BN_EPS, &vb.pp("conv_z_1.1"))?;
-        let deconv = DeconvStack::load(sizes.features(), bins / 8, &vb.pp("deconv"))?;
+        let (bins, channels) = (sizes.heatmap(), sizes.channels());
+        let head = |name: &str| Pointwise1d::load(channels, points, None, Activation::None, &vb.pp(name));
+        let norm = FoldedNorm::load(channels * bins, BN_EPS, &vb.pp("conv_z_1.1"))?;
+        let deconv = DeconvStack::load([sizes.features(), channels], bins / 8, &vb.pp("deconv"))?;
         let (x, y, z_2) = (head("conv_x.0")?, head("conv_y.0")?, head("conv_z_2.0")?);
-        let z_1 = Pointwise1d::load(sizes.features(), C * bins, Some(norm), Activation::Relu, &vb.pp("conv_z_1.0"))?;
+        let (features, vb_z) = (sizes.features(), vb.pp("conv_z_1.0"));
+        let z_1 = Pointwise1d::load(features, channels * bins, Some(norm), Activation::Relu, &vb_z)?;
         #[cfg(feature = "cudnn")]
         if let Some(gpu) = Gpu::of(vb.device()) {
-            let [x, y, z] = [x.weight(), y.weight(), z_2.weight()];
+            let xyz = [x.weight(), y.weight(), z_2.weight()];
             let (weight, bias) = z_1.parts()?;
-            let lines = Lines::Device(DeviceLines::new(&gpu, [x, y, z], &weight, &bias, bins)?);
-            return Ok(Self { deconv, lines, bins });
+            let lines = Lines::Device(DeviceLines::new(&gpu, xyz, &weight, &bias, bins)?);
+            return Ok(Self { deconv, lines, channels, bins });
         }
-        Ok(Self { deconv, lines: Lines::Plain { x, y, z_1, z_2 }, bins })
+        Ok(Self { deconv, lines: Lines::Plain { x, y, z_1, z_2 }, channels, bins })
     }
 
     /// `[B, C, D/8, D/8]` to heatmaps of D bins.
@@ -114,7 +118,7 @@ impl LixelHead {
         let y = y.forward(&over_columns)?;
         let pooled = feature.mean()?.unsqueeze(2)?; // [B, C, 1]
         let line = z_1.forward(&pooled)?; // [B, 256 D, 1]
-        let line = line.reshape((line.dim(0)?, DeconvStack::CHANNELS, self.bins))?;
+        let line = line.reshape((line.dim(0)?, self.channels, self.bins))?;
         Lixels::from_logits(&[x, y, z_2.forward(&line)?])
     }
 
@@ -190,10 +194,10 @@ impl I2l {
         Ok(Self {
             sizes,
             shape,
-            stem: Stem::load(BN_EPS, &backbone)?,
+            stem: Stem::load(sizes.depth().width(), BN_EPS, &backbone)?,
             pose_backbone: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
             pose_net: LixelHead::load(&sizes, shape.joints, &vb.pp("pose_net"))?,
-            pose2feat: Pose2Feat::load(shape.joints, sizes.heatmap(), &vb.pp("pose2feat"))?,
+            pose2feat: Pose2Feat::load(sizes.depth().width(), shape.joints, sizes.heatmap(), &vb.pp("pose2feat"))?,
             mesh_backbone: Stages::load(sizes.depth(), BN_EPS, &vb.pp("mesh_backbone"))?,
             mesh_net: LixelHead::load(&sizes, shape.vertices, &vb.pp("mesh_net"))?,
             param_regressor: params.transpose()?,

@@ -40,14 +40,15 @@ pub fn on_pool<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetSizes {
     depth: Depth,
+    channels: usize,
     input: usize,
     heatmap: usize,
 }
 
 impl Default for NetSizes {
-    /// The published checkpoints: ResNet-50, 256 x 256 pixels, 64 bins.
+    /// The published checkpoints: ResNet-50, heads of 256 channels, 256 x 256 pixels, 64 bins.
     fn default() -> Self {
-        Self { depth: Depth::RESNET50, input: 256, heatmap: 64 }
+        Self { depth: Depth::RESNET50, channels: 256, input: 256, heatmap: 64 }
     }
 }
 
@@ -65,12 +66,35 @@ impl NetSizes {
         if heatmap != input / 4 {
             bail!("the heatmap size is {heatmap}: it must be a quarter of the input size {input}, {}", input / 4);
         }
-        Ok(Self { depth, input, heatmap })
+        Ok(Self { depth, input, heatmap, ..Self::default() })
+    }
+
+    /// The same with other widths: channels after the ResNet's stem, and of the heads' transposed convolutions.
+    pub fn with_widths(self, width: usize, channels: usize) -> Self {
+        Self { depth: self.depth.with_width(width), channels, ..self }
+    }
+
+    /// The same with the widths of a checkpoint, read off the ResNet at `backbone` and the transposed convolutions at
+    /// `deconv`. What the checkpoint has not keeps its width, so that whoever reads it says what is missing.
+    pub fn with_widths_of(
+        self,
+        shape_of: impl Fn(&str) -> Option<Vec<usize>>,
+        [backbone, deconv]: [&str; 2],
+    ) -> Self {
+        let dim = |name: String, at: usize| shape_of(&name).and_then(|shape| shape.get(at).copied());
+        let width = dim(format!("{backbone}.conv1.weight"), 0).unwrap_or(self.depth.width());
+        let channels = dim(format!("{deconv}.0.weight"), 1).unwrap_or(self.channels);
+        self.with_widths(width, channels)
     }
 
     /// Depth of the backbone.
     pub fn depth(&self) -> Depth {
         self.depth
+    }
+
+    /// Channels of the heads' transposed convolutions.
+    pub fn channels(&self) -> usize {
+        self.channels
     }
 
     /// Side of the patch, pixels.

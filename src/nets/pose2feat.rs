@@ -16,8 +16,6 @@ use candle_nn::VarBuilder;
 use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, Features, FoldedNorm};
 use crate::lixel::gaussian::{SIGMA, gaussian};
 
-/// Channels of the early feature, and of what comes out.
-pub(crate) const CHANNELS: usize = 64;
 /// Side of the kernel.
 const KERNEL: usize = 3;
 
@@ -36,29 +34,30 @@ enum JointWeights {
         weights: crate::nets::cuda::Kept,
         joints: usize,
         bins: usize,
+        channels: usize,
     },
 }
 
 impl Pose2Feat {
-    /// Reads `conv.0` and `conv.1` of `vb`.
-    pub fn load(joints: usize, bins: usize, vb: &VarBuilder) -> Result<Self> {
-        let norm = FoldedNorm::load(CHANNELS, BN_EPS, &vb.pp("conv.1"))?;
+    /// Reads `conv.0` and `conv.1` of `vb`; `channels` are those of the early feature, and of what comes out.
+    pub fn load(channels: usize, joints: usize, bins: usize, vb: &VarBuilder) -> Result<Self> {
+        let norm = FoldedNorm::load(channels, BN_EPS, &vb.pp("conv.1"))?;
         let conv = vb.pp("conv.0");
-        let weight = conv.get((CHANNELS, CHANNELS + joints * bins, KERNEL, KERNEL), "weight")?;
+        let weight = conv.get((channels, channels + joints * bins, KERNEL, KERNEL), "weight")?;
         let gaussians = gaussian_weights(&weight, joints, bins)?
-            .reshape((joints, bins, CHANNELS, KERNEL * KERNEL))?
-            .broadcast_mul(&norm.scale.reshape((CHANNELS, 1))?)?
-            .reshape((joints, bins, CHANNELS * KERNEL * KERNEL))?;
+            .reshape((joints, bins, channels, KERNEL * KERNEL))?
+            .broadcast_mul(&norm.scale.reshape((channels, 1))?)?
+            .reshape((joints, bins, channels * KERNEL * KERNEL))?;
         // The early feature's channels are an ordinary convolution.
-        let shape = ConvShape::same(CHANNELS, CHANNELS, KERNEL);
-        let (early, bias) = (weight.narrow(1, 0, CHANNELS)?, conv.get(CHANNELS, "bias")?);
+        let shape = ConvShape::same(channels, channels, KERNEL);
+        let (early, bias) = (weight.narrow(1, 0, channels)?, conv.get(channels, "bias")?);
         let early = Conv2d::new(shape, early, Some(bias), Some(norm), Activation::Relu)?;
         #[cfg(feature = "cudnn")]
         if let Some(gpu) = crate::nets::cuda::Gpu::of(gaussians.device())
             && !gaussians.track_op()
         {
             let weights = gpu.keep_floats(&crate::nets::cuda::host_floats(&gaussians)?)?;
-            return Ok(Self { early, joints: JointWeights::Device { gpu, weights, joints, bins } });
+            return Ok(Self { early, joints: JointWeights::Device { gpu, weights, joints, bins, channels } });
         }
         Ok(Self { early, joints: JointWeights::Plain(gaussians) })
     }
@@ -81,18 +80,18 @@ impl Pose2Feat {
     pub fn run_device(&self, early: &Features, coords: crate::nets::cuda::kernels::Ptr) -> Result<Features> {
         use crate::nets::cuda::{DeviceMap, kernels};
 
-        let JointWeights::Device { gpu, weights, joints, bins } = &self.joints else {
+        let JointWeights::Device { gpu, weights, joints, bins, channels } = &self.joints else {
             candle_core::bail!("the weights are not on the GPU that the coordinates are on")
         };
         let early_map = early.to_device(gpu)?;
-        let dims = kernels::MapDims { channels: CHANNELS, ..early_map.dims };
+        let dims = kernels::MapDims { channels: *channels, ..early_map.dims };
         if (dims.height, dims.width) != (*bins, *bins) {
             candle_core::bail!("an early feature of {} x {} for {bins} bins", dims.width, dims.height);
         }
-        let over_z = gpu.take(dims.batch * joints * CHANNELS * KERNEL * KERNEL * size_of::<f32>())?;
+        let over_z = gpu.take(dims.batch * joints * channels * KERNEL * KERNEL * size_of::<f32>())?;
         let gaussians = DeviceMap::new(gpu, dims)?;
         let memory = [weights.at(), coords, over_z.at(), gaussians.at()];
-        kernels::gaussians(&**gpu, memory, [dims.batch, *joints, *bins], SIGMA as f32)?;
+        kernels::gaussians(&**gpu, memory, *joints, dims, SIGMA as f32)?;
         self.early.run(&Features::Device(early_map), Some(&Features::Device(gaussians)))
     }
 }
@@ -100,36 +99,38 @@ impl Pose2Feat {
 /// The weights of the Gaussians' channels in the order in which [`convolved_gaussians`] reads them:
 /// `[64, 64 + J * D, 3, 3] -> [J, D (z), 64 (o) * 3 (dx) * 3 (dy)]`.
 pub(crate) fn gaussian_weights(weight: &Tensor, joints: usize, bins: usize) -> Result<Tensor> {
+    let channels = weight.dim(0)?;
     weight
-        .narrow(1, CHANNELS, joints * bins)?
-        .reshape((CHANNELS, joints, bins, KERNEL, KERNEL))? // [o, j, z, dy, dx]
+        .narrow(1, channels, joints * bins)?
+        .reshape((channels, joints, bins, KERNEL, KERNEL))? // [o, j, z, dy, dx]
         .permute((1, 2, 0, 4, 3))? // [j, z, o, dx, dy]
         .contiguous()?
-        .reshape((joints, bins, CHANNELS * KERNEL * KERNEL))
+        .reshape((joints, bins, channels * KERNEL * KERNEL))
 }
 
 /// The joints' share of the convolution: `[B, J, 3] -> [B, 64, D, D]`. `weights` come from [`gaussian_weights`].
 pub(crate) fn convolved_gaussians(weights: &Tensor, coords: &Tensor) -> Result<Tensor> {
     let (batch, joints, _) = coords.dims3()?;
     let bins = weights.dim(1)?;
+    let channels = weights.dim(2)? / (KERNEL * KERNEL);
     let factors = gaussian(coords, bins, SIGMA)?; // [B, J, 3, D]
     let axis = |i: usize| factors.narrow(2, i, 1)?.squeeze(2); // [B, J, D]
 
     // Over z, a product for each joint: [J, B, D] x [J, D, o dx dy] -> [J, B, o dx dy]
     let over_z = axis(2)?.transpose(0, 1)?.contiguous()?.matmul(weights)?;
-    let over_z = over_z.transpose(0, 1)?.reshape((batch, joints, CHANNELS * KERNEL, KERNEL))?;
+    let over_z = over_z.transpose(0, 1)?.reshape((batch, joints, channels * KERNEL, KERNEL))?;
 
     // Over y: [B, J, (o dx), dy] x [B, J, dy, y] -> [B, J, (o dx), y]
     let over_y = over_z.contiguous()?.matmul(&shifted(&axis(1)?)?)?;
     let over_y = over_y
-        .reshape((batch, joints, CHANNELS, KERNEL, bins))?
+        .reshape((batch, joints, channels, KERNEL, bins))?
         .permute((0, 2, 4, 1, 3))? // [B, o, y, J, dx]
         .contiguous()?
-        .reshape((batch, CHANNELS * bins, joints * KERNEL))?;
+        .reshape((batch, channels * bins, joints * KERNEL))?;
 
     // Over x and the joints: [B, (o y), (J dx)] x [B, (J dx), x] -> [B, (o y), x]
     let gaussians_x = shifted(&axis(0)?)?.reshape((batch, joints * KERNEL, bins))?;
-    over_y.matmul(&gaussians_x)?.reshape((batch, CHANNELS, bins, bins))
+    over_y.matmul(&gaussians_x)?.reshape((batch, channels, bins, bins))
 }
 
 /// What each tap of a 3-wide kernel with zero padding meets: `[B, J, D] -> [B, J, 3, D]`, `[.., d, i] = g[i + d - 1]`.
@@ -145,6 +146,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+
+    const CHANNELS: usize = 48;
     use crate::lixel::gaussian::gaussian_volume;
     use candle_core::{DType, Device};
 
@@ -180,7 +183,7 @@ mod tests {
         // Some joints at the very edge, where the padding cuts the Gaussian, and beyond it.
         let coords = Tensor::rand(-1.0_f32, bins as f32, (batch, joints, 3), &device).unwrap();
         let vb = VarBuilder::from_tensors(weights.clone(), DType::F32, &device);
-        let fast = Pose2Feat::load(joints, bins, &vb).unwrap();
+        let fast = Pose2Feat::load(CHANNELS, joints, bins, &vb).unwrap();
         let fast = fast.run(&Features::Plain(early.clone()), &coords).unwrap().to_tensor().unwrap();
         let plain = plain(&weights, &early, &coords, bins).unwrap();
         let deviation = (fast - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();

@@ -14,6 +14,9 @@ use super::{NetSizes, on_pool};
 use crate::lixel::{self, Lixels};
 use crate::result::Skeleton;
 
+/// Where [`NetSizes::with_widths_of`] finds the widths.
+pub const WIDTHS_AT: [&str; 2] = ["backbone", "head.deconv_layers"];
+
 /// The joints that a checkpoint was trained for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct JointSet {
@@ -130,13 +133,17 @@ impl PoseNet3d {
     /// Reads a checkpoint's `network`, without the `module.` before its names.
     pub fn load(sizes: NetSizes, joints: usize, vb: &VarBuilder) -> CandleResult<Self> {
         let (backbone, head) = (vb.pp("backbone"), vb.pp("head"));
-        let shape = ConvShape::same(DeconvStack::CHANNELS, joints * sizes.heatmap(), 1);
+        let shape = ConvShape::same(sizes.channels(), joints * sizes.heatmap(), 1);
         Ok(Self {
             sizes,
             joints,
-            stem: Stem::load(BN_EPS, &backbone)?,
+            stem: Stem::load(sizes.depth().width(), BN_EPS, &backbone)?,
             stages: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
-            deconv: DeconvStack::load(sizes.features(), sizes.heatmap() / 8, &head.pp("deconv_layers"))?,
+            deconv: DeconvStack::load(
+                [sizes.features(), sizes.channels()],
+                sizes.heatmap() / 8,
+                &head.pp("deconv_layers"),
+            )?,
             volume: Conv2d::load(shape, true, None, Activation::None, &head.pp("final_layer"))?,
         })
     }

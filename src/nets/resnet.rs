@@ -7,16 +7,18 @@ use candle_nn::VarBuilder;
 
 use super::layers::{Activation, Conv2d, ConvShape, Features, FoldedNorm};
 
-/// Depth of a ResNet.
+/// Depth and width of a ResNet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
     pub(crate) blocks: [usize; 4],
     pub(crate) bottleneck: bool,
+    /// Channels after the stem: 64 in torchvision's.
+    pub(crate) width: usize,
 }
 
 impl Depth {
     /// The published checkpoints' depth.
-    pub const RESNET50: Self = Self { blocks: [3, 4, 6, 3], bottleneck: true };
+    pub const RESNET50: Self = Self { blocks: [3, 4, 6, 3], bottleneck: true, width: 64 };
 
     /// One of 18, 34, 50, 101, 152.
     pub fn new(layers: usize) -> Result<Self> {
@@ -28,24 +30,34 @@ impl Depth {
             152 => ([3, 8, 36, 3], true),
             _ => bail!("a ResNet has 18, 34, 50, 101 or 152 layers, not {layers}"),
         };
-        Ok(Self { blocks, bottleneck })
+        Ok(Self { blocks, bottleneck, width: Self::RESNET50.width })
+    }
+
+    /// The same with other channels after the stem; each stage but the first doubles them.
+    pub fn with_width(self, width: usize) -> Self {
+        Self { width, ..self }
+    }
+
+    /// Channels after the stem.
+    pub fn width(self) -> usize {
+        self.width
     }
 
     /// Channels after each of the four stages.
     pub fn channels(self) -> [usize; 4] {
         let expansion = if self.bottleneck { 4 } else { 1 };
-        [64, 128, 256, 512].map(|c| c * expansion)
+        [1, 2, 4, 8].map(|c| c * self.width * expansion)
     }
 }
 
-/// `conv1`, `bn1`, ReLU and max-pool: `[B, 3, H, W] -> [B, 64, H/4, W/4]`.
+/// `conv1`, `bn1`, ReLU and max-pool: `[B, 3, H, W] -> [B, 64, H/4, W/4]` (64 is the usual width).
 pub struct Stem(Conv2d);
 
 impl Stem {
     /// Reads `conv1` and `bn1` of `vb`.
-    pub fn load(eps: f64, vb: &VarBuilder) -> CandleResult<Self> {
-        let norm = FoldedNorm::load(64, eps, &vb.pp("bn1"))?;
-        let shape = ConvShape::same(3, 64, 7).strided(2);
+    pub fn load(width: usize, eps: f64, vb: &VarBuilder) -> CandleResult<Self> {
+        let norm = FoldedNorm::load(width, eps, &vb.pp("bn1"))?;
+        let shape = ConvShape::same(3, width, 7).strided(2);
         Ok(Self(Conv2d::load(shape, false, Some(norm), Activation::Relu, &vb.pp("conv1"))?))
     }
 
@@ -124,14 +136,14 @@ pub struct Stages(Vec<Vec<Block>>);
 impl Stages {
     /// Reads `layer1` to `layer4` of `vb`.
     pub fn load(depth: Depth, eps: f64, vb: &VarBuilder) -> CandleResult<Self> {
-        let mut input = 64;
+        let mut input = depth.width;
         let mut stages = Vec::with_capacity(4);
         for (stage, &count) in depth.blocks.iter().enumerate() {
             let vb = vb.pp(format!("layer{}", stage + 1));
             let mut blocks = Vec::with_capacity(count);
             for i in 0..count {
                 let stride = if stage > 0 && i == 0 { 2 } else { 1 };
-                let block = Block::load(input, 64 << stage, stride, depth.bottleneck, eps, &vb.pp(i))?;
+                let block = Block::load(input, depth.width << stage, stride, depth.bottleneck, eps, &vb.pp(i))?;
                 input = depth.channels()[stage];
                 blocks.push(block);
             }

@@ -16,6 +16,9 @@ use super::resnet::{Stages, Stem};
 use super::{NetSizes, on_pool};
 use crate::lixel;
 
+/// Where [`NetSizes::with_widths_of`] finds the widths.
+pub const WIDTHS_AT: [&str; 2] = ["backbone", "root.deconv_layers"];
+
 /// What the network says about the roots of B people, on its device.
 pub struct RootOutput {
     /// `[B, D (y), D (x)]`: probability over the bins of the plane.
@@ -102,17 +105,21 @@ impl RootNet {
                     let vb = root.pp(name);
                     DeviceDot::new(&gpu, &vb.get((1, input, 1, 1), "weight")?, &vb.get(1, "bias")?)
                 };
-                let (xy, depth) = (dot(DeconvStack::CHANNELS, "xy_layer")?, dot(sizes.features(), "depth_layer")?);
+                let (xy, depth) = (dot(sizes.channels(), "xy_layer")?, dot(sizes.features(), "depth_layer")?);
                 return Ok(Heads::Device { xy, depth });
             }
-            let (xy, depth) = (one(DeconvStack::CHANNELS, "xy_layer")?, one(sizes.features(), "depth_layer")?);
+            let (xy, depth) = (one(sizes.channels(), "xy_layer")?, one(sizes.features(), "depth_layer")?);
             Ok(Heads::Plain { xy, depth })
         };
         Ok(Self {
             sizes,
-            stem: Stem::load(BN_EPS, &backbone)?,
+            stem: Stem::load(sizes.depth().width(), BN_EPS, &backbone)?,
             stages: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
-            deconv: DeconvStack::load(sizes.features(), sizes.heatmap() / 8, &root.pp("deconv_layers"))?,
+            deconv: DeconvStack::load(
+                [sizes.features(), sizes.channels()],
+                sizes.heatmap() / 8,
+                &root.pp("deconv_layers"),
+            )?,
             heads: heads()?,
             #[cfg(feature = "cudnn")]
             graphs: Gpu::of(vb.device()).map(Graphs::new),

@@ -19,7 +19,7 @@ use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::param::regressor_matrix;
 use crate::nets::posenet3d::{self, JointSet, PoseNet3d};
-use crate::nets::rootnet::RootNet;
+use crate::nets::rootnet::{self, RootNet};
 use crate::nets::weights::{self, LoadOptions, WeightFile};
 use crate::result::{EstimatorKind, Heatmaps, Landmark, Skeleton};
 use crate::root_depth;
@@ -145,6 +145,12 @@ pub fn load(settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress)
 /// Shorter side of the detector's frames on the processor: a quarter of the time of torchvision's 800.
 const CPU_DETECTOR_SIDE: u32 = 400;
 
+/// What a checkpoint and the file beside it say of a network's sizes.
+fn sizes(file: &WeightFile, config: &models::NetConfig, widths_at: [&str; 2]) -> Result<NetSizes> {
+    let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
+    Ok(sizes.with_widths_of(|name| file.shape(name).map(<[usize]>::to_vec), widths_at))
+}
+
 struct Loader<'a> {
     settings: &'a Settings,
     device: Device,
@@ -218,7 +224,7 @@ impl Loader<'_> {
     fn root(&mut self, kind: EstimatorKind) -> Result<Part> {
         let role = if kind == EstimatorKind::Hand { models::Role::RootNetHand } else { models::Role::RootNet };
         let (file, config) = self.open(role)?;
-        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
+        let sizes = sizes(&file, &config, rootnet::WIDTHS_AT)?;
         let net = self.network(&file, role, |_| None, |vb| Ok(RootNet::load(sizes, &vb)?))?;
         let metres = match config.depth_unit {
             DepthUnit::Millimetres => 1e-3,
@@ -234,7 +240,7 @@ impl Loader<'_> {
             _ => (models::Role::I2lBody, models::Role::Smpl),
         };
         let (file, config) = self.open(role)?;
-        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
+        let sizes = sizes(&file, &config, i2l::WIDTHS_AT)?;
         let shape = I2lShape::from_shapes(|name| file.shape(name).map(<[usize]>::to_vec))
             .with_context(|| file.path().display().to_string())?;
         let (topology, body) = self.body(&file, body_role, shape.vertices)?;
@@ -289,7 +295,7 @@ impl Loader<'_> {
     fn skeleton(&mut self) -> Result<Part> {
         let role = models::Role::PoseNet3d;
         let (file, config) = self.open(role)?;
-        let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
+        let sizes = sizes(&file, &config, posenet3d::WIDTHS_AT)?;
         let joints = posenet3d::joint_count(&sizes, |name| file.shape(name).map(<[usize]>::to_vec))
             .with_context(|| file.path().display().to_string())?;
         let set = JointSet::of_count(joints)?;

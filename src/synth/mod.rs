@@ -20,7 +20,7 @@ mod looks;
 mod motion;
 mod posture;
 mod props;
-mod random;
+pub(crate) mod random;
 mod raster;
 mod scene;
 pub mod source;

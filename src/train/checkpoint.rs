@@ -21,10 +21,14 @@ const SQUARE: &str = "optimizer.square";
 /// Adam's steps, then the samples that were seen.
 const PROGRESS: &str = "optimizer.progress";
 
-/// Writes the weights, under the names that the inference networks read.
-pub fn save_weights(params: &Params, path: &Path) -> Result<()> {
+/// Key of the file's metadata under which stands what the tensors do not say, in the words of the JSON file beside a
+/// checkpoint.
+pub const CONFIG: &str = "lixelscope";
+
+/// Writes the weights, under the names that the inference networks read, and what else these want to know.
+pub fn save_weights(params: &Params, config_json: &str, path: &Path) -> Result<()> {
     let values = params.values();
-    write(weight_views(params, &values)?, path)
+    write(weight_views(params, &values)?, Some(config_json), path)
 }
 
 /// Writes the weights and all that training needs to go on. `samples` is what it has seen, for the data's order.
@@ -36,7 +40,7 @@ pub fn save(params: &Params, adam: &Adam, samples: u64, path: &Path) -> Result<(
         views.push((name, TensorView::new(Dtype::F32, vec![state.len()], bytemuck::cast_slice(state))?));
     }
     views.push((PROGRESS, TensorView::new(Dtype::U64, vec![2], progress.as_flattened())?));
-    write(views, path)
+    write(views, None, path)
 }
 
 fn weight_views<'a>(params: &'a Params, values: &'a [f32]) -> Result<Vec<(&'a str, TensorView<'a>)>> {
@@ -49,10 +53,11 @@ fn weight_views<'a>(params: &'a Params, values: &'a [f32]) -> Result<Vec<(&'a st
     params.names().map(view).collect()
 }
 
-fn write(views: Vec<(&str, TensorView)>, path: &Path) -> Result<()> {
+fn write(views: Vec<(&str, TensorView)>, config_json: Option<&str>, path: &Path) -> Result<()> {
     let write = || {
         let partial = Partial::beside(path)?;
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let config = config_json.map(|json| (CONFIG.to_owned(), json.to_owned()));
+        let metadata: HashMap<_, _> = config.into_iter().chain([("format".to_owned(), "pt".to_owned())]).collect();
         safetensors::serialize_to_file(views, Some(metadata), partial.path())?;
         std::fs::File::open(partial.path())?.sync_all()?;
         partial.finish(path)
@@ -147,7 +152,7 @@ mod tests {
             assert_eq!(*params.values(), before);
         }
         // Weights alone do not say where training was.
-        save_weights(&small, &path)?;
+        save_weights(&small, "{}", &path)?;
         assert!(resume(&small, &path).is_err());
         Ok(())
     }

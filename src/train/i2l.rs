@@ -6,16 +6,13 @@ use candle_core::{Result as CandleResult, Tensor};
 
 use super::layers::{Conv, DeconvStack, Norm, Pass};
 use super::ops::{axis_means, soft_argmax, to_blocked};
-use super::params::{ParamsBuilder, Start};
+use super::params::{ParamId, Params, ParamsBuilder, Start};
 use super::resnet::{Stages, Stem};
 use crate::nets::NetSizes;
 use crate::nets::input::to_unit_range;
 use crate::nets::kernels::LANES;
-use crate::nets::layers::{Activation, ConvShape, DeconvStack as InferenceStack};
-use crate::nets::pose2feat::{self, convolved_gaussians, gaussian_weights};
-
-/// Channels of the plane that heatmaps are read off.
-const CHANNELS: usize = InferenceStack::CHANNELS;
+use crate::nets::layers::{Activation, ConvShape};
+use crate::nets::pose2feat::{convolved_gaussians, gaussian_weights};
 
 /// 1D heatmaps of N points.
 pub struct LixelOutput {
@@ -26,6 +23,11 @@ pub struct LixelOutput {
 }
 
 impl LixelOutput {
+    /// The logits of each axis as they come out, `[B, N / 16, 1, D, 16]`, N up to whole blocks.
+    pub fn blocked_logits(&self) -> &[Tensor; 3] {
+        &self.logits
+    }
+
     /// The logits of each axis, `[B, N, D]`: for a loss on the heatmaps themselves.
     pub fn logits(&self) -> CandleResult<[Tensor; 3]> {
         let points = self.coords.dim(1)?;
@@ -47,26 +49,33 @@ struct LixelHead {
     z_1: (Conv, Norm),
     z_2: Conv,
     points: usize,
+    channels: usize,
     bins: usize,
 }
 
 impl LixelHead {
     fn new(sizes: &NetSizes, points: usize, b: &mut ParamsBuilder) -> Self {
-        let (features, bins) = (sizes.features(), sizes.heatmap());
-        let line = CHANNELS * bins;
+        let (features, channels, bins) = (sizes.features(), sizes.channels(), sizes.heatmap());
+        let line = channels * bins;
         let start = Start::he(features);
         Self {
-            deconv: DeconvStack::new(features, CHANNELS, &mut b.pp("deconv")),
-            x: Conv::head(CHANNELS, points, 3, &mut b.pp("conv_x.0")),
-            y: Conv::head(CHANNELS, points, 3, &mut b.pp("conv_y.0")),
+            deconv: DeconvStack::new(features, channels, &mut b.pp("deconv")),
+            x: Conv::head(channels, points, 3, &mut b.pp("conv_x.0")),
+            y: Conv::head(channels, points, 3, &mut b.pp("conv_y.0")),
             z_1: (
                 Conv::pointwise(features, line, 3, start, &mut b.pp("conv_z_1.0")),
                 Norm::new(line, &mut b.pp("conv_z_1.1")),
             ),
-            z_2: Conv::head(CHANNELS, points, 3, &mut b.pp("conv_z_2.0")),
+            z_2: Conv::head(channels, points, 3, &mut b.pp("conv_z_2.0")),
             points,
+            channels,
             bins,
         }
+    }
+
+    /// Weights and biases whose rows are points.
+    fn heads(&self) -> [[ParamId; 2]; 3] {
+        [&self.x, &self.y, &self.z_2].map(Conv::weight_and_bias)
     }
 
     /// `[B, C / 16, D/8, D/8, 16]` to heatmaps of D bins.
@@ -77,7 +86,7 @@ impl LixelHead {
         let pooled = feature.mean_keepdim((2, 3))?; // [B, C / 16, 1, 1, 16]
         let line = self.z_1.0.forward(pass, &pooled)?; // [B, 256 D / 16, 1, 1, 16]
         let line = self.z_1.1.forward(pass, &line, None, Activation::Relu)?;
-        let line = to_blocked(&line.reshape((line.dim(0)?, CHANNELS, 1, self.bins))?)?;
+        let line = to_blocked(&line.reshape((line.dim(0)?, self.channels, 1, self.bins))?)?;
         let z = self.z_2.forward(pass, &line)?;
         let coords = [soft_argmax(&x)?, soft_argmax(&y)?, soft_argmax(&z)?];
         let coords = Tensor::stack(&coords, 2)?.narrow(1, 0, self.points)?; // [B, N, 3]
@@ -94,10 +103,10 @@ struct Pose2Feat {
 }
 
 impl Pose2Feat {
-    fn new(joints: usize, bins: usize, b: &mut ParamsBuilder) -> Self {
-        let shape = ConvShape::same(pose2feat::CHANNELS, pose2feat::CHANNELS, 3);
+    fn new(channels: usize, joints: usize, bins: usize, b: &mut ParamsBuilder) -> Self {
+        let shape = ConvShape::same(channels, channels, 3);
         let conv = Conv::with_more_inputs(shape, joints * bins, &mut b.pp("conv.0"));
-        Self { conv, norm: Norm::new(pose2feat::CHANNELS, &mut b.pp("conv.1")), joints, bins }
+        Self { conv, norm: Norm::new(channels, &mut b.pp("conv.1")), joints, bins }
     }
 
     /// `early [B, 4, D, D, 16], coords [B, J, 3] -> [B, 4, D, D, 16]`
@@ -131,10 +140,10 @@ impl I2l {
     /// Under the names of the checkpoints.
     pub fn new(sizes: &NetSizes, joints: usize, vertices: usize, b: &mut ParamsBuilder) -> Self {
         Self {
-            stem: Stem::new(&mut b.pp("pose_backbone")),
+            stem: Stem::new(sizes.depth().width(), &mut b.pp("pose_backbone")),
             pose_backbone: Stages::new(sizes.depth(), &mut b.pp("pose_backbone")),
             pose_net: LixelHead::new(sizes, joints, &mut b.pp("pose_net")),
-            pose2feat: Pose2Feat::new(joints, sizes.heatmap(), &mut b.pp("pose2feat")),
+            pose2feat: Pose2Feat::new(sizes.depth().width(), joints, sizes.heatmap(), &mut b.pp("pose2feat")),
             mesh_backbone: Stages::new(sizes.depth(), &mut b.pp("mesh_backbone")),
             mesh_net: LixelHead::new(sizes, vertices, &mut b.pp("mesh_net")),
         }
@@ -142,11 +151,52 @@ impl I2l {
 
     /// Patches `[B, 3, H, W]`, RGB in `0..=255`.
     pub fn forward(&self, pass: &Pass, patches: &Tensor) -> Result<I2lOutput> {
+        let (early, joints) = self.forward_pose(pass, patches)?;
+        let vertices = self.forward_mesh(pass, &early, &joints)?;
+        Ok(I2lOutput { joints, vertices })
+    }
+
+    /// PoseNet alone: the early feature and the joints.
+    pub fn forward_pose(&self, pass: &Pass, patches: &Tensor) -> Result<(Tensor, LixelOutput)> {
         let early = self.stem.forward(pass, &pass.image(&to_unit_range(patches)?)?)?;
         let joints = self.pose_net.forward(pass, &self.pose_backbone.forward(pass, &early)?)?;
-        let feature = self.pose2feat.forward(pass, &early, &joints.coords)?;
-        let vertices = self.mesh_net.forward(pass, &self.mesh_backbone.forward(pass, &feature)?)?;
-        Ok(I2lOutput { joints, vertices })
+        Ok((early, joints))
+    }
+
+    /// MeshNet, from what [`Self::forward_pose`] gave.
+    pub fn forward_mesh(&self, pass: &Pass, early: &Tensor, joints: &LixelOutput) -> Result<LixelOutput> {
+        let feature = self.pose2feat.forward(pass, early, &joints.coords)?;
+        self.mesh_net.forward(pass, &self.mesh_backbone.forward(pass, &feature)?).map_err(Into::into)
+    }
+
+    /// Lets MeshNet begin where PoseNet has come to: its trunk as a copy of PoseNet's, each vertex as the joint of
+    /// `nearest_joint`, and the early feature let through.
+    pub fn start_mesh_from_pose(&self, params: &Params, nearest_joint: &[usize]) {
+        params.copy_named(|name| {
+            let trunk = name.strip_prefix("mesh_backbone.").map(|rest| format!("pose_backbone.{rest}"));
+            let head = || name.strip_prefix("mesh_net.").map(|rest| format!("pose_net.{rest}"));
+            trunk.or_else(head)
+        });
+        let mut values = params.values_mut();
+        for (mesh, pose) in self.mesh_net.heads().into_iter().zip(self.pose_net.heads()) {
+            for (to, from) in mesh.into_iter().zip(pose) {
+                let (to, from) = (params.range(to), params.range(from));
+                let row = to.len() / nearest_joint.len();
+                for (vertex, &joint) in nearest_joint.iter().enumerate() {
+                    let from = from.start + joint * row..from.start + (joint + 1) * row;
+                    values.copy_within(from, to.start + vertex * row);
+                }
+            }
+        }
+        // The middle tap of the early feature's channels.
+        let weight = self.pose2feat.conv.weight;
+        let (range, shape) = (params.range(weight), params.shape(weight).to_vec());
+        let row = shape[1] * 9;
+        for channel in 0..shape[0] {
+            let own = range.start + channel * row;
+            values[own..own + shape[0] * 9].fill(0.0);
+            values[own + channel * 9 + 4] = 1.0;
+        }
     }
 }
 
@@ -163,7 +213,6 @@ mod tests {
     use crate::train::checkpoint::save_weights;
     use crate::train::losses::coordinate_loss;
     use crate::train::optimizer::Adam;
-    use crate::train::params::Params;
 
     fn deviation(a: &Tensor, b: &Tensor) -> CandleResult<f32> {
         (a - b)?.abs()?.max_all()?.to_scalar()
@@ -196,7 +245,7 @@ mod tests {
 
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("trained.safetensors");
-        save_weights(&params, &path)?;
+        save_weights(&params, "{}", &path)?;
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
         let shape = I2lShape::from_shapes(|name| tensors.get(name).map(|t| t.dims().to_vec()))?;
         assert_eq!(shape, I2lShape { joints, vertices, params: None });

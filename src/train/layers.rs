@@ -85,6 +85,11 @@ impl Conv {
         Self { weight, bias: None, shape, direction: Direction::Transposed }
     }
 
+    /// Of a layer that has both.
+    pub(super) fn weight_and_bias(&self) -> [ParamId; 2] {
+        [self.weight, self.bias.unwrap_or(self.weight)]
+    }
+
     /// Blocked in, blocked out; an image is read as it is.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let ConvShape { input, output, stride, padding, .. } = self.shape;

@@ -1,11 +1,21 @@
 //! Training: losses, differentiable layers on the CPU's fast kernels, networks made of them, and the optimiser.
 
 pub mod checkpoint;
+mod command;
+pub mod feed;
 pub mod i2l;
 pub mod layers;
 pub mod losses;
+pub mod mesh_task;
 pub mod ops;
 pub mod optimizer;
 pub mod params;
+pub mod people;
 pub mod resnet;
+pub mod root_task;
 pub mod rootnet;
+pub mod session;
+pub mod task;
+
+pub use command::run;
+pub use mesh_task::Stage;

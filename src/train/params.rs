@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
@@ -30,6 +30,7 @@ impl Start {
     }
 }
 
+#[derive(Clone)]
 struct Entry {
     name: String,
     shape: Vec<usize>,
@@ -79,6 +80,9 @@ pub struct Params {
     vars: Mutex<HashMap<usize, Var>>,
 }
 
+/// In the names of parameters that follow the batches and have no gradient.
+const RUNNING: &str = ".running_";
+
 const UNPOISONED: &str = "nobody panics with the lock";
 
 impl Params {
@@ -90,6 +94,38 @@ impl Params {
         let params =
             Self { entries: made.entries, values: RwLock::new(made.values), gradients, vars: Mutex::default() };
         (params, network)
+    }
+
+    /// The same parameters in memory of their own, for another thread.
+    pub fn replica(&self) -> Self {
+        let (values, gradients) = (self.values().clone(), vec![0.0; self.gradients().len()]);
+        Self {
+            entries: self.entries.clone(),
+            values: RwLock::new(values),
+            gradients: RwLock::new(gradients),
+            vars: Mutex::default(),
+        }
+    }
+
+    /// Takes over what replicas have learnt from their parts of a batch: the mean of their gradients is added to
+    /// these, and what has none, the running statistics, becomes their mean. Their gradients are 0 then.
+    pub fn gather(&self, replicas: &[Arc<Self>]) {
+        let share = 1.0 / replicas.len() as f32;
+        let mut gradients = self.gradients_mut();
+        for replica in replicas {
+            for (into, from) in gradients.iter_mut().zip(replica.gradients_mut().iter_mut()) {
+                *into += std::mem::take(from) * share;
+            }
+        }
+        let mut values = self.values_mut();
+        for entry in self.entries.iter().filter(|entry| entry.name.contains(RUNNING)) {
+            let into = &mut values[entry.range.clone()];
+            into.fill(0.0);
+            for replica in replicas {
+                let values = replica.values();
+                into.iter_mut().zip(&values[entry.range.clone()]).for_each(|(into, from)| *into += from * share);
+            }
+        }
     }
 
     /// All values.
@@ -138,6 +174,11 @@ impl Params {
         Ok(var.as_tensor().clone())
     }
 
+    /// Copies of all, by their names.
+    pub fn tensors(&self) -> CandleResult<HashMap<String, Tensor>> {
+        (0..self.entries.len()).map(|i| Ok((self.entries[i].name.clone(), self.tensor(ParamId(i))?))).collect()
+    }
+
     /// A copy of a parameter.
     pub fn tensor(&self, id: ParamId) -> CandleResult<Tensor> {
         Tensor::from_slice(&self.values()[self.range(id)], self.shape(id), &Device::Cpu)
@@ -158,6 +199,18 @@ impl Params {
             }
         }
         Ok(found)
+    }
+
+    /// Copies values between parameters of the same shape: `source` says for a name whose values it takes over, if any.
+    pub fn copy_named(&self, source: impl Fn(&str) -> Option<String>) {
+        let mut values = self.values_mut();
+        for to in &self.entries {
+            let Some(name) = source(&to.name) else { continue };
+            let from = self.entries.iter().find(|entry| entry.name == name && entry.shape == to.shape);
+            if let Some(from) = from {
+                values.copy_within(from.range.clone(), to.range.start);
+            }
+        }
     }
 
     /// Takes the values from named tensors: each parameter must be there, with its shape and f32.

@@ -13,8 +13,8 @@ pub struct Stem(ConvNorm);
 
 impl Stem {
     /// `conv1` and `bn1`.
-    pub fn new(b: &mut ParamsBuilder) -> Self {
-        Self(ConvNorm::new(ConvShape::same(3, 64, 7).strided(2), ["conv1", "bn1"], b))
+    pub fn new(width: usize, b: &mut ParamsBuilder) -> Self {
+        Self(ConvNorm::new(ConvShape::same(3, width, 7).strided(2), ["conv1", "bn1"], b))
     }
 
     /// An image `[B, 3, H, W]` (see [`Pass::image`]) to `[B, 4, H/4, W/4, 16]`.
@@ -69,13 +69,13 @@ pub struct Stages(Vec<Block>);
 impl Stages {
     /// `layer1` to `layer4`.
     pub fn new(depth: Depth, b: &mut ParamsBuilder) -> Self {
-        let mut input = 64;
+        let mut input = depth.width;
         let mut blocks = Vec::new();
         for (stage, &count) in depth.blocks.iter().enumerate() {
             let mut b = b.pp(format!("layer{}", stage + 1));
             for i in 0..count {
                 let stride = if stage > 0 && i == 0 { 2 } else { 1 };
-                blocks.push(Block::new(input, 64 << stage, stride, depth.bottleneck, &mut b.pp(i)));
+                blocks.push(Block::new(input, depth.width << stage, stride, depth.bottleneck, &mut b.pp(i)));
                 input = depth.channels()[stage];
             }
         }

@@ -9,7 +9,6 @@ use super::resnet::{Stages, Stem};
 use crate::lixel::soft_argmax;
 use crate::nets::NetSizes;
 use crate::nets::input::imagenet_undivided;
-use crate::nets::layers::DeconvStack as InferenceStack;
 
 /// What the network says about the roots of B people.
 pub struct RootOutput {
@@ -31,9 +30,9 @@ pub struct RootNet {
 impl RootNet {
     /// Under the names of the checkpoints.
     pub fn new(sizes: &NetSizes, b: &mut ParamsBuilder) -> Self {
-        let channels = InferenceStack::CHANNELS;
+        let channels = sizes.channels();
         Self {
-            stem: Stem::new(&mut b.pp("backbone")),
+            stem: Stem::new(sizes.depth().width(), &mut b.pp("backbone")),
             stages: Stages::new(sizes.depth(), &mut b.pp("backbone")),
             deconv: DeconvStack::new(sizes.features(), channels, &mut b.pp("root.deconv_layers")),
             xy: Conv::head(channels, 1, 4, &mut b.pp("root.xy_layer")),
@@ -89,7 +88,7 @@ mod tests {
 
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("trained.safetensors");
-        save_weights(&params, &path)?;
+        save_weights(&params, "{}", &path)?;
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
         let inference = Inference::load(sizes, &VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))?;
         let expected = inference.forward(&patches)?;

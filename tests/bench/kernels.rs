@@ -198,7 +198,7 @@ fn main() -> Result<()> {
     }
 
     let depth = Depth::new(50).expect("50");
-    let resnet = load_both(|vb| Ok((Stem::load(BN_EPS, vb)?, Stages::load(depth, BN_EPS, vb)?)))?;
+    let resnet = load_both(|vb| Ok((Stem::load(64, BN_EPS, vb)?, Stages::load(depth, BN_EPS, vb)?)))?;
     for (batch, height, width) in [(1, 256, 256), (4, 256, 256), (1, 320, 448), (1, 800, 1088)] {
         // 4.11 G multiply-adds at 224 x 224, without the classifier's 2 M.
         let gflop = 2.0 * 4.087 * (batch * height * width) as f64 / (224.0 * 224.0);
@@ -207,7 +207,7 @@ fn main() -> Result<()> {
         network(&bench, &name, gflop, &resnet, |(stem, stages)| stages.run(&stem.run(&x)?))?;
     }
 
-    let stack = load_both(|vb| DeconvStack::load(2048, 8, vb))?;
+    let stack = load_both(|vb| DeconvStack::load([2048, 256], 8, vb))?;
     for batch in [1, 4] {
         let gflop = 2.0 * (batch * (2048 * 64 + 256 * 256 + 256 * 1024) * 256 * 16) as f64 / 1e9;
         let x = Features::new(&random([batch, 2048, 8, 8])?)?;

@@ -86,7 +86,7 @@ fn ours(image: Tensor, target: &Tensor, laps: bool) -> Result<Step> {
     let target = to_blocked(target)?;
     let depth = Depth::new(18)?;
     let (params, (stem, stages, deconv)) = Params::build(0, |b| {
-        let (stem, stages) = (Stem::new(&mut b.pp("backbone")), Stages::new(depth, &mut b.pp("backbone")));
+        let (stem, stages) = (Stem::new(depth.width(), &mut b.pp("backbone")), Stages::new(depth, &mut b.pp("backbone")));
         (stem, stages, DeconvStack::new(depth.channels()[3], CHANNELS, &mut b.pp("deconv")))
     });
     let mut adam = Adam::new(&params);

@@ -529,17 +529,17 @@ pub fn plane_heatmap(on: &impl Launch, logits: Ptr, heatmap: Ptr, coords: Ptr, b
     on.launch("plane_heatmap", Grid::blocks([batch, 1, 1], 256), &args)
 }
 
-/// Columns of pose2feat's weights: 64 output channels, 3 x 3 taps.
-const POSE2FEAT_COLUMNS: usize = 64 * 9;
-
-/// The joints' share of pose2feat's convolution. Weights f32 `[joints, bins, 64 * 3 * 3]` (see `gaussian_weights`),
-/// coordinates `[batch, joints, 3]`; `over_z` is memory for `[batch, joints, 576]` f32. Makes `[batch, bins, bins, 64]`.
+/// The joints' share of pose2feat's convolution. Weights f32 `[joints, bins, channels * 3 * 3]` (see
+/// `gaussian_weights`), coordinates `[batch, joints, 3]`; `over_z` is memory for `[batch, joints, channels * 3 * 3]` f32.
+/// Makes a map of `dims`, as high and as wide as there are bins.
 pub fn gaussians(
     on: &impl Launch,
     [weights, coords, over_z, y]: [Ptr; 4],
-    [batch, joints, bins]: [usize; 3],
+    joints: usize,
+    dims: MapDims,
     sigma: f32,
 ) -> Result<()> {
+    let MapDims { batch, height: bins, channels, .. } = dims;
     if bins > MAX_BINS {
         bail!("Gaussians of {bins} bins: the kernel makes at most {MAX_BINS}");
     }
@@ -548,11 +548,21 @@ pub fn gaussians(
     if shared_bytes > 48 * 1024 {
         bail!("pose2feat of {joints} joints: the kernel has memory for 47");
     }
-    let columns = POSE2FEAT_COLUMNS;
+    let columns = channels * 9;
     let args =
         [weights.into(), coords.into(), over_z.into(), joints.into(), bins.into(), columns.into(), sigma.into()];
     on.launch("gaussians_over_z", Grid::blocks([joints, batch, 1], 192), &args)?;
-    let args = [over_z.into(), coords.into(), y.into(), joints.into(), bins.into(), sigma.into()];
-    let grid = Grid { shared_bytes, ..Grid::blocks([bins, batch, bins.div_ceil(64)], 256) };
+    let (padded, parts) = (dims.padded(), bins.div_ceil(64));
+    let args = [
+        over_z.into(),
+        coords.into(),
+        y.into(),
+        joints.into(),
+        bins.into(),
+        channels.into(),
+        padded.into(),
+        sigma.into(),
+    ];
+    let grid = Grid { shared_bytes, ..Grid::blocks([bins, batch, parts * padded.div_ceil(64)], 256) };
     on.launch("gaussians_over_plane", grid, &args)
 }

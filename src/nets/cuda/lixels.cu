@@ -100,22 +100,24 @@ extern "C" __global__ void gaussians_over_z(const float* weights, const float* c
     }
 }
 
-// pose2feat, second and third product: over y, then over x and the joints. `over_z` is [batch, joints, 64 (o), 3 (dx),
-// 3 (dy)]; y is [batch, bins (y), bins (x), 64]. A block of 256 threads for each row and person and 64 columns.
+// pose2feat, second and third product: over y, then over x and the joints. `over_z` is [batch, joints, channels (o),
+// 3 (dx), 3 (dy)]; y is [batch, bins (y), bins (x), padded]. A block of 256 threads for each row and person, 64 columns
+// and 64 channels.
 extern "C" __global__ void gaussians_over_plane(const float* over_z, const float* coords, elem* y, int joints,
-                                                int bins, float sigma) {
+                                                int bins, int channels, int padded, float sigma) {
     DYNAMIC_SHARED(float, shared);
     float* over_y = shared;                    // [joints * 3 (dx), 64]
     float* along_x = shared + joints * 3 * 64; // [joints, 66]: Gaussians from one column before to one after
-    int row = (int)blockIdx.x, person = (int)blockIdx.y, first = (int)blockIdx.z * 64;
+    int row = (int)blockIdx.x, person = (int)blockIdx.y, parts = (bins + 63) / 64;
+    int first = (int)blockIdx.z % parts * 64, first_channel = (int)blockIdx.z / parts * 64;
     const float* at = coords + (i64)person * joints * 3;
     for (int i = (int)threadIdx.x; i < joints * 66; i += 256)
         along_x[i] = gaussian_within(first + i % 66 - 1, bins, at[i / 66 * 3], sigma);
     for (int i = (int)threadIdx.x; i < joints * 3 * 64; i += 256) {
-        int o = i % 64, dx = i / 64 % 3, joint = i / 192;
-        const float* w = over_z + ((((i64)person * joints + joint) * 64 + o) * 3 + dx) * 3;
+        int o = first_channel + i % 64, dx = i / 64 % 3, joint = i / 192;
+        const float* w = over_z + ((((i64)person * joints + joint) * channels + o) * 3 + dx) * 3;
         float sum = 0.0f;
-        for (int dy = 0; dy < 3; dy++)
+        for (int dy = 0; dy < 3 && o < channels; dy++)
             sum = fmaf(w[dy], gaussian_within(row + dy - 1, bins, at[joint * 3 + 1], sigma), sum);
         over_y[i] = sum;
     }
@@ -130,6 +132,7 @@ extern "C" __global__ void gaussians_over_plane(const float* over_z, const float
     }
     for (int k = 0; k < 16; k++) {
         int column = first + group + k;
-        if (column < bins) y[(((i64)person * bins + row) * bins + column) * 64 + o] = store(sums[k]);
+        if (column < bins && first_channel + o < padded)
+            y[(((i64)person * bins + row) * bins + column) * padded + first_channel + o] = store(sums[k]);
     }
 }

@@ -16,9 +16,9 @@ pub struct DeviceLines {
     points: usize,
     channels: usize,
     bins: usize,
-    /// `[3 (x, y, z), N, C]`. Their biases are the same for all bins of a heatmap, which softmax does not see.
+    /// `[3 (x, y, z), N, C filled up]`. Their biases are the same for all bins of a heatmap, which softmax does not see.
     weights: Kept,
-    /// `[F] -> [D, C]`, with ReLU.
+    /// `[F] -> [D, C filled up]`, with ReLU.
     z: DeviceConv,
 }
 
@@ -27,18 +27,17 @@ impl DeviceLines {
     /// `[C * D, F]` and bias `[C * D]`, channels outermost.
     pub fn new(gpu: &Arc<Gpu>, xyz: [&Tensor; 3], z_weight: &Tensor, z_bias: &Tensor, bins: usize) -> Result<Self> {
         let (points, channels) = xyz[0].dims2()?;
-        if !channels.is_multiple_of(MapDims::CHANNEL_STEP) {
-            bail!("a head of {channels} channels: the kernels take multiples of {}", MapDims::CHANNEL_STEP);
-        }
-        let mut weights = Vec::with_capacity(3 * points * channels);
+        let padded = channels.next_multiple_of(MapDims::CHANNEL_STEP);
+        let mut weights = Vec::with_capacity(3 * points * padded);
         for weight in xyz {
-            weights.extend(host_floats(weight)?);
+            weights.extend(host_floats(&weight.pad_with_zeros(1, 0, padded - channels)?)?);
         }
         // [C, D, F] -> [D, C, F], so that a bin's channels lie side by side as in the other lines.
         let features = z_weight.dim(1)?;
-        let z_weight = z_weight.reshape((channels, bins, features))?.transpose(0, 1)?.contiguous()?;
-        let z_bias = z_bias.reshape((channels, bins))?.t()?.contiguous()?.flatten_all()?;
-        let z_weight = z_weight.reshape((channels * bins, features, 1, 1))?;
+        let z_weight = z_weight.reshape((channels, bins, features))?.pad_with_zeros(0, 0, padded - channels)?;
+        let z_weight = z_weight.transpose(0, 1)?.contiguous()?.reshape((padded * bins, features, 1, 1))?;
+        let z_bias = z_bias.reshape((channels, bins))?.pad_with_zeros(0, 0, padded - channels)?;
+        let z_bias = z_bias.t()?.contiguous()?.flatten_all()?;
         Ok(Self {
             points,
             channels,
@@ -58,7 +57,8 @@ impl DeviceLines {
             bail!("the head reads planes of {expected:?}, not {:?}", plane.dims);
         }
         // [3, B D, C]
-        let line_bytes = batch * bins * self.channels * gpu.precision().bytes();
+        let depth = plane.dims.padded();
+        let line_bytes = batch * bins * depth * gpu.precision().bytes();
         let lines = gpu.take(3 * line_bytes)?;
         kernels::line_means(gpu, plane.at(), lines.at(), plane.dims)?;
         let pooled = DeviceMap::new(&self.gpu, MapDims { height: 1, width: 1, ..feature.dims })?;
@@ -69,7 +69,7 @@ impl DeviceLines {
             batch: 3,
             m: self.points,
             n: batch * bins,
-            k: self.channels,
+            k: depth,
             shared_b: false,
             wide: true,
             bias: false,

@@ -369,20 +369,20 @@ fn the_root_is_expected_where_softmax_says() -> Result<()> {
 
 #[test]
 fn gaussians_never_built_are_convolved() -> Result<()> {
-    for (joints, bins) in [(5, 16), (3, 80)] {
+    for (joints, bins, channels) in [(5, 16, 64), (3, 80, 20), (2, 8, 72)] {
         let batch = 2;
-        let weights = Tensor::rand(-1_f32, 1.0, (joints, bins, 64 * 9), &Device::Cpu)?;
+        let weights = Tensor::rand(-1_f32, 1.0, (joints, bins, channels * 9), &Device::Cpu)?;
         // Some joints beyond the edge, where the padding cuts the Gaussian.
         let coords = Tensor::rand(-1_f32, bins as f32, (batch, joints, 3), &Device::Cpu)?;
         let plain = pose2feat::convolved_gaussians(&weights, &coords)?;
         let largest = plain.abs()?.max_all()?.to_scalar::<f32>()?;
         for precision in ALL {
             let host = Host::new(precision)?;
-            let dims = MapDims { batch, height: bins, width: bins, channels: 64 };
+            let dims = MapDims { batch, height: bins, width: bins, channels };
             let y = host.empty_elements(dims.elements());
-            let over_z = host.empty(batch * joints * 576 * 4);
+            let over_z = host.empty(batch * joints * channels * 9 * 4);
             let memory = [host.upload(&floats(&weights)), host.upload(&floats(&coords)), over_z, y];
-            kernels::gaussians(&host, memory, [batch, joints, bins], SIGMA as f32)?;
+            kernels::gaussians(&host, memory, joints, dims, SIGMA as f32)?;
             // Sums of some hundred terms in another order, then rounded.
             let tolerance = largest * (rounding(precision) + 1e-5);
             assert_close(&tensor(&host, y, dims)?, &plain, tolerance, &format!("{precision:?}, {joints} joints"));

@@ -35,6 +35,6 @@ pub use pool::max_pool;
 pub use pool_gradient::max_pool_gradient;
 pub use reduce::{line_means, volume_marginals};
 pub use simd::{Isa, LANES};
-pub use softmax::{Heatmaps, heatmaps};
+pub use softmax::{Heatmaps, heatmaps, line_probabilities};
 pub use tile::multiply_adds;
 pub use winograd::{Winograd, WinogradDeconv};

@@ -98,6 +98,37 @@ impl Kernel for Rows<'_> {
     }
 }
 
+/// Softmax of sixteen lines at once: `logits` and `out` are `[bins]`, one line a lane.
+pub fn line_probabilities(isa: Isa, logits: &[[f32; LANES]], out: &mut [[f32; LANES]]) {
+    assert_eq!(logits.len(), out.len(), "a probability for each logit");
+    isa.run(Lines { logits, out });
+}
+
+struct Lines<'a> {
+    logits: &'a [[f32; LANES]],
+    out: &'a mut [[f32; LANES]],
+}
+
+impl Kernel for Lines<'_> {
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let Self { logits, out } = self;
+        let most = logits.iter().fold(V::splat(f32::NEG_INFINITY), |most, x| most.max(V::load(x)));
+        let mut total = V::splat(0.0);
+        for (x, out) in logits.iter().zip(out.iter_mut()) {
+            let e = exp(V::load(x).sub(most));
+            total = total.add(e);
+            e.store(out);
+        }
+        let mut scale = [0.0; LANES];
+        total.store(&mut scale);
+        let scale = V::load(&scale.map(f32::recip));
+        for out in out.iter_mut() {
+            V::splat(0.0).add_product(V::load(out), scale).store(out);
+        }
+    }
+}
+
 /// All lanes of a vector into one number.
 #[inline(always)]
 fn across<V: Lanes>(v: V, f: impl Fn(f32, f32) -> f32) -> f32 {

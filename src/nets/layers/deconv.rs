@@ -90,13 +90,10 @@ impl Deconv2d {
 pub struct DeconvStack([Deconv2d; 3]);
 
 impl DeconvStack {
-    /// Channels that come out.
-    pub const CHANNELS: usize = 256;
-
     /// Reads layers 0, 1, 3, 4, 6 and 7 of `vb`, for maps of about `side` x `side` pixels.
-    pub fn load(input: usize, side: usize, vb: &VarBuilder) -> Result<Self> {
-        let layer = |input, side, at: usize| Deconv2d::load([input, Self::CHANNELS], side, &vb.pp(at), &vb.pp(at + 1));
-        Ok(Self([layer(input, side, 0)?, layer(Self::CHANNELS, 2 * side, 3)?, layer(Self::CHANNELS, 4 * side, 6)?]))
+    pub fn load([input, output]: [usize; 2], side: usize, vb: &VarBuilder) -> Result<Self> {
+        let layer = |input, side, at: usize| Deconv2d::load([input, output], side, &vb.pp(at), &vb.pp(at + 1));
+        Ok(Self([layer(input, side, 0)?, layer(output, 2 * side, 3)?, layer(output, 4 * side, 6)?]))
     }
 
     /// `[B, C, h, w] -> [B, 256, 8h, 8w]`

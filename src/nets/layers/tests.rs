@@ -38,7 +38,7 @@ fn deviation(fast: &Tensor, plain: &Tensor) -> Result<f32> {
 fn residual_networks_agree_both_ways() -> anyhow::Result<()> {
     for layers in [18, 50] {
         let depth = Depth::new(layers)?;
-        let load = |vb: &VarBuilder| Ok((Stem::load(BN_EPS, vb)?, Stages::load(depth, BN_EPS, vb)?));
+        let load = |vb: &VarBuilder| Ok((Stem::load(64, BN_EPS, vb)?, Stages::load(depth, BN_EPS, vb)?));
         let nets = load_both(load)?;
         for size in [[1, 3, 64, 64], [3, 3, 72, 50]] {
             let image = Tensor::rand(0_f32, 1.0, &size, &Device::Cpu)?;
@@ -66,7 +66,7 @@ fn deconvolutions_and_heads_agree_both_ways() -> Result<()> {
     let [fast, plain] = load_both(|vb| {
         let norm = FoldedNorm::load(40, BN_EPS, &vb.pp("norm"))?;
         let head = Pointwise1d::load(256, 40, Some(norm), Activation::Relu, &vb.pp("head"))?;
-        Ok((DeconvStack::load(96, side, &vb.pp("deconv"))?, head))
+        Ok((DeconvStack::load([96, 256], side, &vb.pp("deconv"))?, head))
     })?;
     let x = Tensor::rand(0_f32, 1.0, (2, 96, side, side - 1), &Device::Cpu)?;
     for axis in [0, 1] {

@@ -26,7 +26,7 @@ impl Backbone {
         let fpn = vb.pp("fpn");
         let conv = |shape, name: String| Conv2d::load(shape, true, None, Activation::None, &fpn.pp(name));
         Ok(Self {
-            stem: Stem::load(norm_eps, &body)?,
+            stem: Stem::load(depth.width(), norm_eps, &body)?,
             stages: Stages::load(depth, norm_eps, &body)?,
             inner: (depth.channels().into_iter().enumerate())
                 .map(|(i, input)| conv(ConvShape::same(input, CHANNELS, 1), format!("inner_blocks.{i}.0")))

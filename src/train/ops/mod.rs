@@ -7,6 +7,7 @@
 //! which spares the graph three passes over all weights.
 
 mod conv;
+mod cross_entropy;
 mod lines;
 mod norm;
 mod pool;
@@ -15,6 +16,7 @@ mod soft_argmax;
 mod tests;
 
 pub use conv::{ConvOp, Direction};
+pub use cross_entropy::heatmap_cross_entropy;
 pub use lines::axis_means;
 pub use norm::{NormOp, batch_norm, running_norm};
 pub use pool::max_pool;

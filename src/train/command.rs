@@ -1,0 +1,80 @@
+//! `lixelscope train`.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use candle_core::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::mesh_task::MeshTask;
+use super::params::Params;
+use super::root_task::{self, RootTask};
+use super::session::{self, Options, Progress};
+use super::task::Task;
+use crate::cli::{TrainArgs, Trainee};
+use crate::nets::NetSizes;
+use crate::nets::weights::WeightFile;
+
+/// Trains a network.
+pub fn run(args: &TrainArgs) -> Result<()> {
+    let sizes = NetSizes::new(args.resnet, args.input, args.input / 4)?
+        .with_widths(args.width as usize, args.channels as usize);
+    match args.network {
+        Trainee::Mesh => {
+            let (task, params) = MeshTask::new(args.resnet, sizes, args.stage, args.surface, args.seed)?;
+            begin(args, &params)?;
+            if args.mesh_from_pose {
+                task.start_mesh_from_pose(&params);
+            }
+            train(args, (task, params))
+        }
+        Trainee::Root => {
+            let (task, params) = RootTask::new(args.resnet, sizes, args.seed)?;
+            begin(args, &params)?;
+            train(args, (task, params))
+        }
+    }
+}
+
+/// Weights from elsewhere. RootNet's trunk can begin as PoseNet's: both look at the same people.
+fn begin(args: &TrainArgs, params: &Params) -> Result<()> {
+    let Some(path) = &args.from else { return Ok(()) };
+    let file = WeightFile::open(path)?;
+    if args.network == Trainee::Root && file.shape("pose_backbone.conv1.weight").is_some() {
+        return root_task::start_from_pose(params, &file);
+    }
+    params.read(|name| file.tensor(name, &Device::Cpu))
+}
+
+fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
+    ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate {} is no learning rate", args.rate);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.map_or(processors, |threads| threads as usize);
+    let options = Options {
+        out: args.out.clone(),
+        samples: args.samples,
+        batch: args.batch as usize,
+        threads,
+        makers: args.makers as usize,
+        learning_rate: args.rate,
+        seed: args.seed,
+        checkpoint_every: Duration::from_secs(args.checkpoint_every),
+    };
+    log::info!("{} parameters, {threads} threads", params.values().len());
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} samples, {eta} left  {msg}");
+    let bar = ProgressBar::new(options.samples).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    session::run(task, params, &options, &mut |progress| {
+        bar.set_position(progress.samples);
+        bar.set_message(summary(progress, &progress.loss));
+        if !progress.errors.is_empty() {
+            bar.suspend(|| log::info!("{} samples: {}", progress.samples, summary(progress, &progress.errors)));
+        }
+    })?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn summary(progress: &Progress, values: &[(&'static str, f64)]) -> String {
+    let values: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+    format!("{:.0}/s, {}", progress.per_sec, values.join(", "))
+}

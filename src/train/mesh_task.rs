@@ -1,0 +1,196 @@
+//! I2L-MeshNet's training: patches of synthetic people to the heatmaps of their joints and vertices.
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use glam::{DVec3, Vec3};
+
+use super::i2l::{I2l, LixelOutput};
+use super::layers::Pass;
+use super::losses::{Faces, coordinate_loss, edge_length_loss, normal_vector_loss};
+use super::ops::heatmap_cross_entropy;
+use super::params::Params;
+use super::people::{View, Viewer, lixels};
+use super::task::{Loss, Task};
+use crate::eval::metrics;
+use crate::nets::NetSizes;
+use crate::nets::input::patches_tensor;
+use crate::nets::param::regressor_matrix;
+use crate::synth::Kind;
+
+/// Weight of the face normals' loss (lambda of eq. 13).
+const NORMAL_WEIGHT: f64 = 0.1;
+/// Weight of the heatmaps' cross-entropy beside the L1 of the coordinates.
+const HEATMAP_WEIGHT: f64 = 0.25;
+
+/// What of the network learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// PoseNet alone: half of the work. The release's PoseNet is trained before the rest, too.
+    Pose,
+    /// MeshNet alone, on what PoseNet says.
+    Mesh,
+    /// Both.
+    #[default]
+    All,
+}
+
+/// See the module.
+pub struct MeshTask {
+    stage: Stage,
+    sizes: NetSizes,
+    resnet: usize,
+    viewer: Viewer,
+    network: I2l,
+    /// Where the surface's losses (eq. 10 and 11) are wanted; they refine a mesh that is there.
+    surface: Option<Faces>,
+    /// `[J, V]`
+    regressor: Tensor,
+}
+
+impl MeshTask {
+    /// The task and its network's parameters as they begin.
+    pub fn new(resnet: usize, sizes: NetSizes, stage: Stage, surface: bool, seed: u64) -> Result<(Self, Params)> {
+        let viewer = Viewer::new(sizes.input() as u32)?;
+        let topology = viewer.topology();
+        let (joints, vertices) = (topology.skeleton.names.len(), topology.vertex_count);
+        let (params, network) = Params::build(seed, |b| I2l::new(&sizes, joints, vertices, b));
+        let faces = Tensor::from_slice(topology.faces.as_flattened(), (topology.faces.len(), 3), &Device::Cpu)?;
+        let surface = surface.then(|| Faces::new(&faces)).transpose()?;
+        let regressor = regressor_matrix(&topology.joint_regressor, vertices, &Device::Cpu)?;
+        Ok((Self { stage, sizes, resnet, viewer, network, surface, regressor }, params))
+    }
+
+    /// Lets MeshNet begin where PoseNet has come to.
+    pub fn start_mesh_from_pose(&self, params: &Params) {
+        let body = self.viewer.studio().body();
+        let rest = body.template_m();
+        let joints = body.topology().joints(rest).unwrap_or_default();
+        let nearest = |v: &Vec3| {
+            let distance = |j: &usize| joints[*j].distance(*v);
+            (0..joints.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
+        };
+        self.network.start_mesh_from_pose(params, &rest.iter().map(nearest).collect::<Vec<_>>());
+    }
+
+    fn patches(batch: &[&View]) -> Result<Tensor> {
+        let patches: Vec<_> = batch.iter().map(|view| view.patch.clone()).collect();
+        patches_tensor(&patches, &Device::Cpu)
+    }
+
+    /// Where the points are, and whether they are in the volume of the heatmaps: `[B, N, 3]` and `[B, N, 1]`.
+    fn targets(&self, batch: &[&View], points: impl Fn(&View) -> &[Vec3]) -> Result<[Tensor; 2]> {
+        let (mut targets, mut valid) = (Vec::new(), Vec::new());
+        let (side, bins) = (self.sizes.input() as u32, self.sizes.heatmap());
+        for view in batch {
+            for p in lixels(points(view), side, bins) {
+                targets.extend(p.to_array());
+                let inside = p.cmpge(Vec3::ZERO).all() && p.cmple(Vec3::splat((bins - 1) as f32)).all();
+                valid.push(f32::from(u8::from(inside)));
+            }
+        }
+        let (people, count) = (batch.len(), valid.len() / batch.len());
+        let targets = Tensor::from_vec(targets, (people, count, 3), &Device::Cpu)?;
+        Ok([targets, Tensor::from_vec(valid, (people, count, 1), &Device::Cpu)?])
+    }
+
+    /// Coordinates of all axes and heatmaps of each.
+    fn point_losses(output: &LixelOutput, [target, valid]: &[Tensor; 2]) -> Result<[Tensor; 2]> {
+        let is_3d = Tensor::ones(target.dim(0)?, candle_core::DType::F32, &Device::Cpu)?;
+        let coords = coordinate_loss(&output.coords, target, valid, &is_3d)?;
+        let mut heatmaps = Tensor::new(0.0_f32, &Device::Cpu)?;
+        for (axis, logits) in output.blocked_logits().iter().enumerate() {
+            let target = target.narrow(2, axis, 1)?.squeeze(2)?;
+            heatmaps = (heatmaps + heatmap_cross_entropy(logits, &target)?)?;
+        }
+        Ok([coords, (heatmaps / 3.0)?])
+    }
+}
+
+fn number(tensor: &Tensor) -> Result<f32> {
+    Ok(tensor.to_scalar()?)
+}
+
+impl Task for MeshTask {
+    type Sample = View;
+
+    fn block(&self, number: u64) -> Result<Vec<View>> {
+        self.viewer.block(number)
+    }
+
+    fn loss(&self, pass: &Pass, batch: &[&View]) -> Result<Loss> {
+        let joints = self.targets(batch, |view| &view.joints)?;
+        let pose_pass = Pass { is_training: self.stage != Stage::Mesh, ..pass.clone() };
+        let (early, found_joints) = self.network.forward_pose(&pose_pass, &Self::patches(batch)?)?;
+        let (mut total, mut parts) = (Tensor::new(0.0_f32, &Device::Cpu)?, Vec::new());
+        if self.stage != Stage::Mesh {
+            let [coords, heatmaps] = Self::point_losses(&found_joints, &joints)?;
+            parts.extend([("pose_lixel", number(&coords)?), ("pose_heatmap", number(&heatmaps)?)]);
+            total = (coords + (heatmaps * HEATMAP_WEIGHT)?)?;
+        }
+        if self.stage == Stage::Pose {
+            return Ok(Loss { total, parts });
+        }
+        // Gradients begin at a variable.
+        let early = if self.stage == Stage::Mesh { pass.image(&early)? } else { early };
+        let out = self.network.forward_mesh(pass, &early, &found_joints)?;
+        let vertices = self.targets(batch, |view| &view.vertices)?;
+        let [coords, heatmaps] = Self::point_losses(&out, &vertices)?;
+        // The joints that the mesh carries.
+        let (people, count, _) = out.coords.dims3()?;
+        let columns = out.coords.transpose(0, 1)?.reshape((count, people * 3))?;
+        let carried = self.regressor.matmul(&columns)?.reshape(((), people, 3))?.transpose(0, 1)?;
+        let is_3d = Tensor::ones(people, candle_core::DType::F32, &Device::Cpu)?;
+        let carried = coordinate_loss(&carried, &joints[0], &joints[1], &is_3d)?;
+        parts.extend([
+            ("mesh_lixel", number(&coords)?),
+            ("joint_lixel", number(&carried)?),
+            ("mesh_heatmap", number(&heatmaps)?),
+        ]);
+        total = (((total + coords)? + carried)? + (heatmaps * HEATMAP_WEIGHT)?)?;
+        if let Some(faces) = &self.surface {
+            let normal = normal_vector_loss(&out.coords, &vertices[0], &vertices[1], faces)?;
+            let edge = edge_length_loss(&out.coords, &vertices[0], &vertices[1], faces)?;
+            parts.extend([("normal", number(&normal)?), ("edge", number(&edge)?)]);
+            total = ((total + (normal * NORMAL_WEIGHT)?)? + edge)?;
+        }
+        Ok(Loss { total, parts })
+    }
+
+    fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
+        let bins = self.sizes.heatmap();
+        let (early, joints) = self.network.forward_pose(pass, &Self::patches(batch)?)?;
+        let is_pose = self.stage == Stage::Pose;
+        let out = if is_pose { joints } else { self.network.forward_mesh(pass, &early, &joints)? };
+        let coords = out.coords.to_vec3::<f32>()?;
+        let mut sums = [("scenes_mpjpe_mm", 0.0, 0), ("scenes_pa_mpjpe_mm", 0.0, 0), ("poses_mpjpe_mm", 0.0, 0), (
+            "poses_pa_mpjpe_mm",
+            0.0,
+            0,
+        )];
+        for (view, found) in batch.iter().zip(coords) {
+            let found: Vec<Vec3> = found.iter().map(|p| Vec3::from_slice(p)).collect();
+            let mm = |points: &[Vec3]| points.iter().map(|p| p.as_dvec3() * 1000.0).collect::<Vec<DVec3>>();
+            let joints = |points: Vec<Vec3>| {
+                mm(&if is_pose { points } else { self.viewer.topology().joints(&points).unwrap_or_default() })
+            };
+            let found = joints(view.metres(&found, bins));
+            let truth = if is_pose { &view.joints } else { &view.vertices };
+            let truth = joints(view.metres(&lixels(truth, self.sizes.input() as u32, bins), bins));
+            let first = if view.kind == Kind::Scenes { 0 } else { 2 };
+            sums[first].1 += metrics::mpjpe(&found, &truth, 0)?;
+            sums[first + 1].1 += metrics::pa_mpjpe(&found, &truth)?;
+            sums[first].2 += 1;
+            sums[first + 1].2 += 1;
+        }
+        Ok(sums.to_vec())
+    }
+
+    fn config_json(&self) -> String {
+        format!(
+            r#"{{"resnet": {}, "input": {}, "heatmap": {}}}"#,
+            self.resnet,
+            self.sizes.input(),
+            self.sizes.heatmap()
+        )
+    }
+}

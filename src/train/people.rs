@@ -1,0 +1,287 @@
+//! People of synthetic photographs as the networks will meet them: patches with the papers' augmentation, and where
+//! every joint and vertex is in them.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use glam::{Vec2, Vec3};
+use image::RgbImage;
+
+use crate::body::{Topology, standin};
+use crate::camera_mesh::BODY_BOX_M;
+use crate::crop::{Augmentation, Crop, process_bbox};
+use crate::root_depth::{REAL_BOX_M, k_m};
+use crate::space::RectPx;
+use crate::synth::random::Random;
+use crate::synth::{Kind, Photo, Scene, Studio};
+use crate::truth::{TruePerson, Truth};
+
+/// Views of one block.
+pub const VIEWS: usize = 24;
+/// Views of the same photograph of the same person, each augmented in another way.
+const VIEWS_OF_A_PERSON: usize = 3;
+/// Photographs of a scene whose people move.
+const PHOTOS_OF_A_SCENE: usize = 3;
+/// Share of views from scenes; the others are from poses.
+const SCENES: f32 = 0.6;
+
+// The release's augmentation is for data sets that end, and turns and scales about twice as much (25 %, 30 degrees with
+// probability 0.6). Here no picture comes twice, and cameras, distances and poses vary by themselves.
+/// Deviation of the box's scale.
+const SCALE: f32 = 0.12;
+/// Share of views that are turned, and the deviation.
+const ROTATED: f32 = 0.4;
+const ROTATION_DEG: f32 = 10.0;
+/// Share of views with things pasted on them.
+const OCCLUDED: f32 = 0.2;
+
+/// A person of whom less is seen, or that is smaller, is nobody's task.
+const LEAST_SHARE: f32 = 0.3;
+const LEAST_SIDE_PX: f32 = 24.0;
+
+/// A person in a patch. Lixels are those of a heatmap of one bin for each pixel of the patch: the task's bins follow by
+/// a division.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What the network reads.
+    pub patch: RgbImage,
+    /// Which kind of scene it is from.
+    pub kind: Kind,
+    /// x and y in pixels of the patch, z in metres behind the root joint; left and right as they are seen.
+    pub joints: Vec<Vec3>,
+    /// The same for the vertices.
+    pub vertices: Vec<Vec3>,
+    /// Depth of the root joint, metres.
+    pub root_depth_m: f32,
+    /// Its quotient with RootNet's k.
+    pub gamma: f32,
+    /// Patch pixels times this and the depth in metres are metres, across.
+    pub metres_per_px_at_1m: f32,
+    /// Pose of every joint, axis-angle, and the shape: what the second stage learns. The first turns into camera axes.
+    pub pose_rad: Vec<Vec3>,
+    /// Coefficients.
+    pub shape: Vec<f32>,
+}
+
+/// Makes [`View`]s.
+pub struct Viewer {
+    studio: Arc<Studio>,
+    /// Side of the patches.
+    side: u32,
+    /// The other side's joint and vertex.
+    mirrored_joint: Vec<usize>,
+    mirrored_vertex: Vec<u32>,
+}
+
+impl Viewer {
+    /// For patches of this side. Takes a second.
+    pub fn new(side: u32) -> Result<Self> {
+        let studio = Studio::new()?;
+        let names = &studio.body().topology().skeleton.names;
+        let other = |name: &String| match name.strip_prefix("left_") {
+            Some(rest) => format!("right_{rest}"),
+            None => name.strip_prefix("right_").map_or(name.clone(), |rest| format!("left_{rest}")),
+        };
+        let mirrored_joint =
+            names.iter().enumerate().map(|(at, name)| names.iter().position(|n| *n == other(name)).unwrap_or(at));
+        let mirrored_joint = mirrored_joint.collect();
+        let mirrored_vertex = standin::body()?.mirrored_vertex;
+        ensure!(mirrored_vertex.len() == studio.body().topology().vertex_count, "the body has no mirror image");
+        Ok(Self { studio, side, mirrored_joint, mirrored_vertex })
+    }
+
+    /// The body of all people.
+    pub fn topology(&self) -> &Arc<Topology> {
+        self.studio.body().topology()
+    }
+
+    /// Where the networks' studio is.
+    pub fn studio(&self) -> &Arc<Studio> {
+        &self.studio
+    }
+
+    /// A block of [`VIEWS`] views.
+    pub fn block(&self, number: u64) -> Result<Vec<View>> {
+        let mut random = Random::fork(number, 0x70_656F_706C_65);
+        let mut views = Vec::with_capacity(VIEWS);
+        while views.len() < VIEWS {
+            let kind = if random.chance(SCENES) { Kind::Scenes } else { Kind::Poses };
+            let size = match random.below(10) {
+                0..5 => [320, 240],
+                5..8 => [480, 360],
+                _ => [640, 480],
+            };
+            let scene = Scene::new(&self.studio, kind, random.bits(), size)?;
+            let photos = if kind == Kind::Scenes { PHOTOS_OF_A_SCENE } else { 1 };
+            for _ in 0..photos {
+                let Photo { rgb, truth } = scene.photograph(random.between(0.0, 60.0))?;
+                for person in &truth.people {
+                    for _ in 0..VIEWS_OF_A_PERSON {
+                        views.extend(self.view(&rgb, kind, &truth, person, &mut random));
+                    }
+                }
+            }
+        }
+        views.truncate(VIEWS);
+        Ok(views)
+    }
+
+    /// One augmented view; `None` of whom too little is seen.
+    fn view(
+        &self,
+        frame: &RgbImage,
+        kind: Kind,
+        truth: &Truth,
+        person: &TruePerson,
+        random: &mut Random,
+    ) -> Option<View> {
+        let seen = person.visible_rect.filter(|rect| rect.w.max(rect.h) >= LEAST_SIDE_PX)?;
+        if person.visible_share < LEAST_SHARE || person.root_camera_m().z < 0.5 {
+            return None;
+        }
+        let [width, height] = truth.size;
+        let tight = process_bbox(missed_a_little(seen, random), width, height)?;
+        let augmentation = Augmentation {
+            scale: f64::from(1.0 + SCALE * random.normal().clamp(-1.0, 1.0)),
+            rotation_rad: if random.chance(ROTATED) {
+                f64::from(ROTATION_DEG * random.normal().clamp(-2.0, 2.0)).to_radians()
+            } else {
+                0.0
+            },
+            flip: random.chance(0.5),
+        };
+        let crop = Crop::augmented(tight, self.side, augmentation, width);
+        let root = person.root_camera_m();
+        let place = |p: Vec3| {
+            let px = crop.crop_from_frame.transform_point2(truth.intrinsics.frame_from_camera(p));
+            px.extend(p.z - root.z)
+        };
+        let mut joints: Vec<Vec3> = person.joints_camera_m.iter().map(|&p| place(p)).collect();
+        let mut vertices: Vec<Vec3> = person.vertices_camera_m.iter().map(|&p| place(p)).collect();
+        if augmentation.flip {
+            joints = self.mirrored_joint.iter().map(|&j| joints[j]).collect();
+            vertices = self.mirrored_vertex.iter().map(|&v| vertices[v as usize]).collect();
+        }
+        // The box that the patch shows is the augmented one.
+        let shown = tight.w * augmentation.scale as f32;
+        let k = k_m(&truth.intrinsics, &RectPx { w: shown, h: shown, ..tight }, REAL_BOX_M);
+        let mut patch = crop.patch(frame);
+        recolour(&mut patch, random);
+        if random.chance(OCCLUDED) {
+            occlude(&mut patch, random);
+        }
+        Some(View {
+            patch,
+            kind,
+            joints,
+            vertices,
+            root_depth_m: root.z,
+            gamma: root.z / k,
+            metres_per_px_at_1m: shown / self.side as f32 / truth.intrinsics.fx,
+            pose_rad: person.params.pose_rad.clone(),
+            shape: person.params.shape.clone(),
+        })
+    }
+}
+
+/// A detector's box is not the true one.
+fn missed_a_little(rect: RectPx, random: &mut Random) -> RectPx {
+    let mut jitter = |side: f32| side * 0.03 * random.normal().clamp(-2.0, 2.0);
+    let (left, right) = (rect.x + jitter(rect.w), rect.x + rect.w + jitter(rect.w));
+    let (top, bottom) = (rect.y + jitter(rect.h), rect.y + rect.h + jitter(rect.h));
+    RectPx { x: left, y: top, w: right - left, h: bottom - top }
+}
+
+/// Each channel by a factor of its own, and all by one more.
+fn recolour(patch: &mut RgbImage, random: &mut Random) {
+    let light = random.between(0.85, 1.15);
+    let factors: [u32; 3] = std::array::from_fn(|_| (256.0 * light * random.between(0.8, 1.2)) as u32);
+    for pixel in patch.as_chunks_mut::<3>().0 {
+        for (channel, factor) in pixel.iter_mut().zip(factors) {
+            *channel = (u32::from(*channel) * factor >> 8).min(255) as u8;
+        }
+    }
+}
+
+/// Covers parts with things: ellipses and bars of one colour or of noise (synthetic occlusion, after Sarandi et al.
+/// 2018, without photographs of things).
+fn occlude(patch: &mut RgbImage, random: &mut Random) {
+    let side = patch.width() as f32;
+    for _ in 0..1 + random.below(3) {
+        let centre = Vec2::new(random.between(0.0, side), random.between(0.0, side));
+        let [long, wide] = [random.between(0.05, 0.28) * side, random.between(0.04, 0.16) * side];
+        let along = Vec2::from_angle(random.between(0.0, std::f32::consts::PI));
+        let round = random.chance(0.5);
+        let colour: [u8; 3] = std::array::from_fn(|_| random.below(256) as u8);
+        let rough = if random.chance(0.5) { random.between(5.0, 60.0) } else { 0.0 };
+        for (x, y, pixel) in patch.enumerate_pixels_mut() {
+            let from = Vec2::new(x as f32, y as f32) - centre;
+            let (u, v) = (from.dot(along) / long, from.perp_dot(along) / wide);
+            if if round { u * u + v * v < 1.0 } else { u.abs().max(v.abs()) < 1.0 } {
+                let noise = if rough > 0.0 { random.between(-rough, rough) } else { 0.0 };
+                pixel.0 = colour.map(|c| (f32::from(c) + noise) as u8);
+            }
+        }
+    }
+}
+
+/// Coordinates in bins along x, y, z, as the heatmaps of a patch have them.
+pub fn lixels(points: &[Vec3], side: u32, bins: usize) -> Vec<Vec3> {
+    let per_px = bins as f32 / side as f32;
+    let z = |metres: f32| (metres / (BODY_BOX_M / 2.0) + 1.0) / 2.0 * bins as f32;
+    points.iter().map(|p| Vec3::new(p.x * per_px, p.y * per_px, z(p.z))).collect()
+}
+
+impl View {
+    /// Metres, root-relative but for x and y, of points in lixels, as `camera_mesh` would place them with the true
+    /// depth of the root joint.
+    pub fn metres(&self, lixels: &[Vec3], bins: usize) -> Vec<Vec3> {
+        let px_per_bin = self.patch.width() as f32 / bins as f32;
+        let metres = |l: &Vec3| {
+            let z = (l.z / bins as f32 * 2.0 - 1.0) * (BODY_BOX_M / 2.0);
+            let across = self.metres_per_px_at_1m * px_per_bin * (self.root_depth_m + z);
+            // From the middle of the patch: what is common to all points goes with the root.
+            let half = bins as f32 / 2.0;
+            Vec3::new((l.x - half) * across, (l.y - half) * across, z)
+        };
+        lixels.iter().map(metres).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_says_where_its_person_is() -> Result<()> {
+        let viewer = Viewer::new(128)?;
+        let block = viewer.block(3)?;
+        assert_eq!(block.len(), VIEWS);
+        assert_eq!(block[5].patch, viewer.block(3)?[5].patch, "the same again");
+        for view in &block {
+            // The mesh's own joints are the joints, mirrored or not.
+            let regressed = viewer.topology().joints(&view.vertices).unwrap();
+            let off = regressed.iter().zip(&view.joints).map(|(a, b)| (*a - *b).length()).fold(0.0, f32::max);
+            // Perspective is not linear: less than a pixel within a body.
+            assert!(off < 1.5, "{off} px");
+            // The visible part is in the middle of the patch: some joints must be in it.
+            let inside = |p: &&Vec3| p.x > 0.0 && p.y > 0.0 && p.x < 128.0 && p.y < 128.0;
+            assert!(view.joints.iter().filter(inside).count() > 5);
+            let truth = view.metres(&lixels(&view.joints, 128, 32), 32);
+            // Thigh and shin of an adult.
+            for (from, to) in [(1, 4), (4, 7), (2, 5), (5, 8)] {
+                let bone = (truth[from] - truth[to]).length();
+                assert!((0.25..0.65).contains(&bone), "{bone} m");
+            }
+            assert!((0.3..2.0).contains(&view.gamma), "{}", view.gamma);
+        }
+        // Left is left in mirrored views too: seen from the front or from behind, the thumb side does not change; what
+        // can be told is that hips stay left and right of the spine as the shoulders do.
+        let turned = |view: &View| {
+            let across = |l: usize, r: usize| (view.joints[l] - view.joints[r]).truncate().normalize_or_zero();
+            across(1, 2).dot(across(16, 17)) > -0.5
+        };
+        assert!(block.iter().filter(|view| turned(view)).count() > VIEWS * 3 / 4);
+        Ok(())
+    }
+}
