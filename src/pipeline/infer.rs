@@ -13,7 +13,7 @@ use crate::crop::Crop;
 use crate::detect::{Detector, MaskRcnnDetector};
 use crate::lixel::{self, Lixels};
 use crate::models::{self, DepthUnit};
-use crate::nets::NetSizes;
+use crate::nets::{self, NetSizes, Precision};
 use crate::nets::i2l::{self, I2l, I2lShape};
 use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
@@ -84,8 +84,8 @@ pub enum Progress {
     Loaded(Part),
 }
 
-/// The device that a setting asks for, and its name in words.
-pub fn device(backend: Backend) -> Result<(Device, String)> {
+/// The device that a setting asks for, and its name in words. The precision matters to NVIDIA GPUs alone.
+pub fn device(backend: Backend, precision: Precision) -> Result<(Device, String)> {
     let cpu = || {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         (Device::Cpu, format!("cpu ({threads} threads)"))
@@ -95,7 +95,7 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
         Backend::Cpu => Ok(cpu()),
         Backend::Cuda => {
             ensure!(cfg!(feature = "cuda"), "this build has no CUDA: build it with `--features cudnn`");
-            gpu("cuda", Device::new_cuda(0)).context("no CUDA device can be used")
+            nets::open_cuda(0, precision).context("no CUDA device can be used")
         }
         Backend::Metal => {
             ensure!(cfg!(feature = "metal"), "this build has no Metal: build it with `--features metal`");
@@ -105,7 +105,7 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
             for (choice, built) in [(Backend::Cuda, cfg!(feature = "cuda")), (Backend::Metal, cfg!(feature = "metal"))]
             {
                 if built {
-                    match device(choice) {
+                    match device(choice, precision) {
                         Ok(found) => return Ok(found),
                         Err(error) => log::warn!("{error:#}; the networks run on the processor"),
                     }
@@ -118,7 +118,7 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
 
 /// Loads what is wanted, handing over each part as soon as it is there. What cannot be had is told too.
 pub fn load(settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress) + Send)) {
-    let (device, name) = match device(settings.backend) {
+    let (device, name) = match device(settings.backend, settings.precision) {
         Ok(found) => found,
         Err(error) => return tell(Progress::Loaded(Part::Missing(Role::Loader, format!("{error:#}")))),
     };

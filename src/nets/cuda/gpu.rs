@@ -31,6 +31,7 @@ use super::kernels::{Arg, Grid, Launch, Ptr};
 use super::patches::HeldFrame;
 use super::source::{Kind, signatures};
 use crate::nets::Precision;
+use crate::nets::meter::{KernelTime, Work};
 
 /// All devices that were opened. They stay: their memory and their plans serve the next network.
 static OPEN: Mutex<Vec<Arc<Gpu>>> = Mutex::new(Vec::new());
@@ -58,6 +59,7 @@ pub struct Gpu {
     capturing: AtomicBool,
     graphs: AtomicBool,
     profile: Mutex<Option<Vec<Mark>>>,
+    work: Mutex<Work>,
     /// cuDNN, cuBLASLt and what was found out about shapes.
     pub(super) libraries: Libraries,
 }
@@ -79,17 +81,6 @@ struct Mark {
     name: String,
     start: CudaEvent,
     end: CudaEvent,
-}
-
-/// Time of one kind of work on the device.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct KernelTime {
-    /// What, and for convolutions and products which way they go.
-    pub name: String,
-    /// How often.
-    pub count: usize,
-    /// Together.
-    pub ms: f64,
 }
 
 impl Gpu {
@@ -147,6 +138,7 @@ impl Gpu {
             capturing: AtomicBool::new(false),
             graphs: AtomicBool::new(true),
             profile: Mutex::new(None),
+            work: Mutex::default(),
             libraries,
         })
     }
@@ -333,6 +325,30 @@ impl Gpu {
         // The tensor's memory goes to somebody else only after it was read.
         theirs.join(&self.stream).map_err(Error::wrap)?;
         Ok(done)
+    }
+
+    /// All work so far.
+    pub fn work(&self) -> Work {
+        *lock(&self.work)
+    }
+
+    /// Notes work that was asked for.
+    pub(super) fn count(&self, multiply_adds: usize, bytes: usize) {
+        let mut work = lock(&self.work);
+        work.multiply_adds += multiply_adds as u64;
+        work.bytes += bytes as u64;
+    }
+
+    /// Which way every shape goes that was met, and whether it is the slow one.
+    pub fn ways(&self) -> Vec<(String, bool)> {
+        self.libraries.ways()
+    }
+
+    /// Copies on the device.
+    pub(super) fn copy(&self, from: Ptr, to: Ptr, bytes: usize) -> Result<()> {
+        self.context.bind_to_thread().map_err(Error::wrap)?;
+        // SAFETY: both are memory of at least this size, as the caller took it.
+        unsafe { result::memcpy_dtod_async(to.0, from.0, bytes, self.stream.cu_stream()) }.map_err(Error::wrap)
     }
 
     /// Time of work on the device.

@@ -15,6 +15,7 @@ use candle_core::{Error, Result, bail};
 
 use super::gpu::{Gpu, Pool, Replays, lock};
 use crate::nets::Lap;
+use crate::nets::meter::Work;
 
 /// Runs until no memory is asked for any more; two are enough where sizes repeat.
 const MOST_WARM_UPS: usize = 6;
@@ -31,6 +32,8 @@ struct Entry<I, T> {
     input: I,
     pool: Arc<Pool>,
     replays: Replays,
+    /// What one run does.
+    work: Work,
 }
 
 enum State<T> {
@@ -82,10 +85,10 @@ impl<K: Eq + Hash + Debug, I, T> Graphs<K, I, T> {
                 input: prepare(gpu)?,
                 pool: gpu.new_pool(),
                 replays: Replays::default(),
+                work: Work::default(),
             }),
         };
         fill(gpu, &entry.input)?;
-        lap("upload")?;
         let taking = gpu.taking_from(&entry.pool);
         if matches!(entry.state, State::Warm) && gpu.graphs() {
             entry.state = match record(gpu, &entry.pool, || body(&entry.input, &mut |_| Ok(()))) {
@@ -101,12 +104,15 @@ impl<K: Eq + Hash + Debug, I, T> Graphs<K, I, T> {
             State::Recorded(graph, made) if gpu.graphs() => {
                 let started = || graph.0.launch().map_err(Error::wrap);
                 gpu.marked(|| format!("graph of {what}"), started)?;
+                gpu.count(entry.work.multiply_adds as usize, entry.work.bytes as usize);
                 lap("network, as one graph")?;
                 drop(taking);
                 take(made, &entry.replays)
             }
             _ => {
+                let before = gpu.work();
                 let made = body(&entry.input, lap)?;
+                entry.work = gpu.work().since(before);
                 drop(taking);
                 if matches!(entry.state, State::Fresh) {
                     entry.state = State::Warm;

@@ -84,6 +84,9 @@ impl DeviceLines {
             residual: None,
             d: logits.at(),
         };
+        let elements = 3 * (self.points * depth + batch * bins * depth);
+        let bytes = elements * gpu.precision().bytes() + 3 * product.m * product.n * size_of::<f32>();
+        gpu.count(3 * product.m * product.n * self.channels, bytes);
         gpu.libraries.products.run(gpu, product, operands)?;
         DeviceLixels::new(&self.gpu, &logits, [batch, self.points, bins])
     }

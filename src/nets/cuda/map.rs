@@ -152,7 +152,16 @@ impl DeviceConv {
     pub fn run_into(&self, x: &DeviceMap, residual: Option<Ptr>, y: Ptr) -> Result<()> {
         let tail = Tail { bias: self.bias_f32.at(), residual, relu: self.relu };
         let parts = Parts { x: x.at(), weight: self.weight.at(), bias: self.bias.at(), tail, y };
-        self.gpu.libraries.convolve(&self.gpu, self.dims(x)?, parts)
+        let dims = self.dims(x)?;
+        self.count(&dims, residual.is_some());
+        self.gpu.libraries.convolve(&self.gpu, dims, parts)
+    }
+
+    fn count(&self, dims: &ConvDims, residual: bool) {
+        let (out, area) = (dims.out(), self.kernel * self.kernel);
+        let weights = self.padded_output() * dims.depth();
+        let elements = weights + dims.input.elements() + out.elements() * if residual { 2 } else { 1 };
+        self.gpu.count(out.pixels() * self.output * area * self.input, elements * self.gpu.precision().bytes());
     }
 
     fn dims(&self, x: &DeviceMap) -> Result<ConvDims> {
@@ -166,6 +175,7 @@ impl DeviceConv {
     /// Linear maps of the rows `[m, I]` in the precision's type to `[m, O filled up]` f32, without the bias.
     pub fn run_wide(&self, x: &DeviceMap) -> Result<Buffer> {
         let dims = self.dims(x)?;
+        self.count(&dims, false);
         let out = dims.out();
         let product = ProductDims {
             batch: 1,
@@ -258,6 +268,9 @@ impl DeviceDeconv {
             residual: None,
             d: phases.at(),
         };
+        // Gathered taps are our own detour; what has to be read and written is input, weights and output.
+        let elements = x.dims.elements() + 4 * phase.padded() * depth + 4 * phase.elements();
+        gpu.count(16 * phase.pixels() * self.input * self.output, elements * bytes);
         gpu.libraries.products.run(gpu, product, operands)?;
         let y = DeviceMap::new(&self.gpu, MapDims { height: 2 * phase.height, width: 2 * phase.width, ..phase })?;
         kernels::join_phases(gpu, phases.at(), y.at(), phase)?;

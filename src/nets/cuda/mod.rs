@@ -28,6 +28,8 @@ mod lixels;
 mod map;
 pub mod pack;
 #[cfg(feature = "cudnn")]
+mod peak;
+#[cfg(feature = "cudnn")]
 mod patches;
 #[cfg(feature = "cudnn")]
 mod products;
@@ -36,7 +38,7 @@ pub mod source;
 mod twins;
 
 #[cfg(feature = "cudnn")]
-pub use gpu::{Buffer, Gpu, Kept, KernelTime, Replays};
+pub use gpu::{Buffer, Gpu, Kept, Replays};
 #[cfg(feature = "cudnn")]
 pub use graph::Graphs;
 #[cfg(feature = "cudnn")]
