@@ -7,9 +7,9 @@ use candle_nn::VarBuilder;
 
 #[cfg(feature = "cudnn")]
 use super::cuda::{DeviceLines, DeviceLixels, DeviceMap, Gpu, Graphs, PatchSource};
-use super::input::to_unit_range;
 #[cfg(feature = "cudnn")]
 use super::input::UNIT_RANGE;
+use super::input::to_unit_range;
 use super::layers::{Activation, BN_EPS, DeconvStack, Features, FoldedNorm, Pointwise1d};
 use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
 use super::pose2feat::Pose2Feat;
@@ -256,12 +256,7 @@ impl I2l {
 
     /// From normalised patches to the heatmaps, on the GPU.
     #[cfg(feature = "cudnn")]
-    fn body(
-        &self,
-        gpu: &std::sync::Arc<Gpu>,
-        patches: &DeviceMap,
-        lap: &mut Lap<'_>,
-    ) -> CandleResult<OnDevice> {
+    fn body(&self, gpu: &std::sync::Arc<Gpu>, patches: &DeviceMap, lap: &mut Lap<'_>) -> CandleResult<OnDevice> {
         let early = self.stem.run_features(&Features::Device(patches.clone()))?;
         let pose = self.pose_backbone.run(&early)?;
         lap("pose backbone")?;

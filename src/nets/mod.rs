@@ -102,11 +102,7 @@ impl NetSizes {
 
     /// The same with the widths of a checkpoint, read off the ResNet at `backbone` and the transposed convolutions at
     /// `deconv`. What the checkpoint has not keeps its width, so that whoever reads it says what is missing.
-    pub fn with_widths_of(
-        self,
-        shape_of: impl Fn(&str) -> Option<Vec<usize>>,
-        [backbone, deconv]: [&str; 2],
-    ) -> Self {
+    pub fn with_widths_of(self, shape_of: impl Fn(&str) -> Option<Vec<usize>>, [backbone, deconv]: [&str; 2]) -> Self {
         let dim = |name: String, at: usize| shape_of(&name).and_then(|shape| shape.get(at).copied());
         let width = dim(format!("{backbone}.conv1.weight"), 0).unwrap_or(self.depth.width());
         let channels = dim(format!("{deconv}.0.weight"), 1).unwrap_or(self.channels);

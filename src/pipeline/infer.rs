@@ -7,20 +7,24 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 
+#[cfg(feature = "cudnn")]
+use super::stages::Patches;
 use super::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
 use crate::body::{BodyModel, SnapshotBody, Topology, standin};
 use crate::crop::Crop;
 use crate::detect::{Detector, MaskRcnnDetector};
 use crate::lixel::{self, Lixels};
 use crate::models::{self, DepthUnit};
-use crate::nets::{self, NetSizes, Precision};
-use crate::nets::i2l::{self, I2l, I2lShape};
+#[cfg(feature = "cudnn")]
+use crate::nets::cuda::PatchSource;
+use crate::nets::i2l::{self, I2l, I2lOutput, I2lShape};
 use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::param::regressor_matrix;
 use crate::nets::posenet3d::{self, JointSet, PoseNet3d};
-use crate::nets::rootnet::{self, RootNet};
+use crate::nets::rootnet::{self, Root, RootNet};
 use crate::nets::weights::{self, LoadOptions, WeightFile};
+use crate::nets::{self, NetSizes, Precision};
 use crate::result::{EstimatorKind, Heatmaps, Landmark, Skeleton};
 use crate::root_depth;
 use crate::settings::{Backend, BoxSource, Settings};
@@ -322,6 +326,21 @@ fn in_batches<T>(
     Ok(all)
 }
 
+/// The same for networks that cut the patches out themselves; `None` where they do not.
+#[cfg(feature = "cudnn")]
+fn in_batches_on_device<T>(
+    patches: &Patches<'_>,
+    mut one: impl FnMut(&PatchSource<'_>) -> Result<Option<Vec<T>>>,
+) -> Result<Option<Vec<T>>> {
+    let mut all = Vec::with_capacity(patches.crops.len());
+    for crops in patches.crops.chunks(MAX_BATCH) {
+        let source = PatchSource { frame: patches.frame, frame_id: patches.frame_id, crops };
+        let Some(found) = one(&source)? else { return Ok(None) };
+        all.extend(found);
+    }
+    Ok(Some(all))
+}
+
 struct RootStage {
     net: RootNet,
     /// Width and height of the box around a person in the world.
@@ -336,12 +355,31 @@ impl RootEstimator for RootStage {
 
     fn estimate(&mut self, patches: &[RgbImage], crops: &[Crop], camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
         let roots = in_batches(patches, &self.device, |batch| Ok(self.net.forward(batch)?.roots()?))?;
+        Ok(self.place(&roots, crops, camera))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn estimate_crops(&mut self, patches: &Patches<'_>, camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
+        let one = |source: &PatchSource<'_>| match self.net.forward_crops(source)? {
+            Some(output) => Ok(Some(output.roots()?)),
+            None => Ok(None),
+        };
+        match in_batches_on_device(patches, one)? {
+            Some(roots) => Ok(self.place(&roots, patches.crops, camera)),
+            None => self.estimate(patches.images(), patches.crops, camera),
+        }
+    }
+}
+
+impl RootStage {
+    /// Roots in pixels of their crops, with their depths.
+    fn place(&self, roots: &[Root], crops: &[Crop], camera: &Intrinsics) -> Vec<RootInCrop> {
         let px_per_bin = self.net.sizes().input() as f32 / self.net.sizes().heatmap() as f32;
-        let place = |(root, crop): (&crate::nets::rootnet::Root, &Crop)| RootInCrop {
+        let place = |(root, crop): (&Root, &Crop)| RootInCrop {
             crop_px: root.lixel * px_per_bin,
             depth_m: root.gamma * root_depth::k_m(camera, &crop.rect, self.real_box_m),
         };
-        Ok(roots.iter().zip(crops).map(place).collect())
+        roots.iter().zip(crops).map(place).collect()
     }
 }
 
@@ -373,32 +411,53 @@ impl LixelEstimator for MeshStage {
     }
 
     fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
-        in_batches(patches, &self.device, |batch| {
-            let output = self.net.forward(batch)?;
-            let vertices = lixel::points(&output.vertices.coords)?;
-            let vertex_spread = lixel::points(&output.vertices.spread)?;
-            let joint_spread = lixel::points(&output.joints.spread)?;
-            let mut params = match &self.regressor {
-                Some(regressor) => self.net.params(&output.vertices, regressor)?.unwrap_or_default().into_iter(),
-                None => Vec::new().into_iter(),
-            };
-            let mut estimates = Vec::with_capacity(vertices.len());
-            for (at, (vertices_lixel, vertex_spread_lixel)) in vertices.into_iter().zip(vertex_spread).enumerate() {
-                let joints_lixel = self.topology.joints(&vertices_lixel).context("the mesh has no joints")?;
-                // A skeleton of another size than the network's joints has no heatmaps of its own.
-                let joint_spread_lixel =
-                    if joint_spread[at].len() == joints_lixel.len() { joint_spread[at].clone() } else { Vec::new() };
-                estimates.push(LixelEstimate {
-                    joints_lixel,
-                    joint_spread_lixel,
-                    vertices_lixel,
-                    vertex_spread_lixel,
-                    params: params.next(),
-                    heatmaps: chosen(landmarks, at, Some(&output.vertices), &output.joints)?,
-                });
-            }
-            Ok(estimates)
-        })
+        in_batches(patches, &self.device, |batch| self.estimates(&self.net.forward(batch)?, landmarks))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn estimate_crops(&mut self, patches: &Patches<'_>, landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        let one = |source: &PatchSource<'_>| match self.net.forward_crops(source)? {
+            Some(output) => self.estimates(&output, landmarks).map(Some),
+            None => Ok(None),
+        };
+        match in_batches_on_device(patches, one)? {
+            Some(estimates) => Ok(estimates),
+            None => self.estimate(patches.images(), landmarks),
+        }
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuts_patches(&self) -> bool {
+        crate::nets::cuda::Gpu::of(&self.device).is_some()
+    }
+}
+
+impl MeshStage {
+    /// What the network says, fetched.
+    fn estimates(&self, output: &I2lOutput, landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        let vertices = lixel::points(&output.vertices.coords)?;
+        let vertex_spread = lixel::points(&output.vertices.spread)?;
+        let joint_spread = lixel::points(&output.joints.spread)?;
+        let mut params = match &self.regressor {
+            Some(regressor) => self.net.params(&output.vertices, regressor)?.unwrap_or_default().into_iter(),
+            None => Vec::new().into_iter(),
+        };
+        let mut estimates = Vec::with_capacity(vertices.len());
+        for (at, (vertices_lixel, vertex_spread_lixel)) in vertices.into_iter().zip(vertex_spread).enumerate() {
+            let joints_lixel = self.topology.joints(&vertices_lixel).context("the mesh has no joints")?;
+            // A skeleton of another size than the network's joints has no heatmaps of its own.
+            let joint_spread_lixel =
+                if joint_spread[at].len() == joints_lixel.len() { joint_spread[at].clone() } else { Vec::new() };
+            estimates.push(LixelEstimate {
+                joints_lixel,
+                joint_spread_lixel,
+                vertices_lixel,
+                vertex_spread_lixel,
+                params: params.next(),
+                heatmaps: chosen(landmarks, at, Some(&output.vertices), &output.joints)?,
+            });
+        }
+        Ok(estimates)
     }
 }
 

@@ -339,13 +339,7 @@ impl Libraries {
         }
     }
 
-    fn fused(
-        &self,
-        gpu: &Gpu,
-        plan: &Plan,
-        algorithm: sys::cudnnConvolutionFwdAlgo_t,
-        parts: Parts,
-    ) -> Result<()> {
+    fn fused(&self, gpu: &Gpu, plan: &Plan, algorithm: sys::cudnnConvolutionFwdAlgo_t, parts: Parts) -> Result<()> {
         let Some(description) = &plan.description else { bail!("cuDNN does not know this shape") };
         gpu.context().bind_to_thread().map_err(Error::wrap)?;
         let cudnn = lock(&self.cudnn);
@@ -379,13 +373,7 @@ impl Libraries {
         .map_err(Error::wrap)
     }
 
-    fn plain(
-        &self,
-        gpu: &Gpu,
-        plan: &Plan,
-        algorithm: sys::cudnnConvolutionFwdAlgo_t,
-        parts: Parts,
-    ) -> Result<()> {
+    fn plain(&self, gpu: &Gpu, plan: &Plan, algorithm: sys::cudnnConvolutionFwdAlgo_t, parts: Parts) -> Result<()> {
         let Some(description) = &plan.description else { bail!("cuDNN does not know this shape") };
         gpu.context().bind_to_thread().map_err(Error::wrap)?;
         let cudnn = lock(&self.cudnn);

@@ -215,14 +215,7 @@ pub fn roi_align(
     args.extend(levels.iter().map(|(_, dims)| Arg::from(dims.height)));
     args.extend(levels.iter().map(|(_, dims)| Arg::from(dims.width)));
     let padded = levels[0].1.padded();
-    args.extend([
-        Arg::from(finest_scale),
-        regions.into(),
-        y.into(),
-        per_image.into(),
-        side.into(),
-        padded.into(),
-    ]);
+    args.extend([Arg::from(finest_scale), regions.into(), y.into(), per_image.into(), side.into(), padded.into()]);
     on.launch("roi_align", Grid::blocks([count * side * side, 1, 1], 256), &args)
 }
 

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig, PinnedHostSlice,
-    PushKernelArg, result, sys,
+    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig,
+    PinnedHostSlice, PushKernelArg, result, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::op::BackpropOp;
@@ -417,7 +417,9 @@ impl Launch for Gpu {
     }
 
     fn launch(&self, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
-        let Some(Kernel { function, parameters }) = self.kernels.get(kernel) else { bail!("there is no kernel {kernel}") };
+        let Some(Kernel { function, parameters }) = self.kernels.get(kernel) else {
+            bail!("there is no kernel {kernel}")
+        };
         if !args.iter().map(Arg::kind).eq(parameters.iter().copied()) {
             bail!("{kernel} takes {parameters:?}, not {args:?}");
         }

@@ -139,7 +139,8 @@ impl Host {
         let mut child =
             Command::new(&self.program).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stdin = child.stdin.take().context("its input")?;
-        let writer = std::thread::Builder::new().name("kernel input".into()).spawn(move || stdin.write_all(&request))?;
+        let writer =
+            std::thread::Builder::new().name("kernel input".into()).spawn(move || stdin.write_all(&request))?;
         let output = child.wait_with_output()?;
         let _ = writer.join();
         ensure!(output.status.success(), "{kernel}: {} {}", output.status, String::from_utf8_lossy(&output.stderr));

@@ -524,7 +524,14 @@ pub fn heatmaps(on: &impl Launch, logits: Ptr, out: HeatmapsOut, [batch, points,
 }
 
 /// Logits `[batch, side, side]` f32 to a softmax over each plane and the expected x and y, `[batch, 2]`.
-pub fn plane_heatmap(on: &impl Launch, logits: Ptr, heatmap: Ptr, coords: Ptr, batch: usize, side: usize) -> Result<()> {
+pub fn plane_heatmap(
+    on: &impl Launch,
+    logits: Ptr,
+    heatmap: Ptr,
+    coords: Ptr,
+    batch: usize,
+    side: usize,
+) -> Result<()> {
     let args = [logits.into(), heatmap.into(), coords.into(), side.into()];
     on.launch("plane_heatmap", Grid::blocks([batch, 1, 1], 256), &args)
 }
@@ -549,8 +556,7 @@ pub fn gaussians(
         bail!("pose2feat of {joints} joints: the kernel has memory for 47");
     }
     let columns = channels * 9;
-    let args =
-        [weights.into(), coords.into(), over_z.into(), joints.into(), bins.into(), columns.into(), sigma.into()];
+    let args = [weights.into(), coords.into(), over_z.into(), joints.into(), bins.into(), columns.into(), sigma.into()];
     on.launch("gaussians_over_z", Grid::blocks([joints, batch, 1], 192), &args)?;
     let (padded, parts) = (dims.padded(), bins.div_ceil(64));
     let args = [

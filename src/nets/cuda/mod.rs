@@ -28,9 +28,9 @@ mod lixels;
 mod map;
 pub mod pack;
 #[cfg(feature = "cudnn")]
-mod peak;
-#[cfg(feature = "cudnn")]
 mod patches;
+#[cfg(feature = "cudnn")]
+mod peak;
 #[cfg(feature = "cudnn")]
 mod products;
 pub mod source;
@@ -44,6 +44,6 @@ pub use graph::Graphs;
 #[cfg(feature = "cudnn")]
 pub use lixels::{DeviceLines, DeviceLixels};
 #[cfg(feature = "cudnn")]
-pub use patches::PatchSource;
-#[cfg(feature = "cudnn")]
 pub use map::{DeviceConv, DeviceDeconv, DeviceDot, DeviceMap, host_floats};
+#[cfg(feature = "cudnn")]
+pub use patches::PatchSource;

@@ -24,20 +24,13 @@ impl Gpu {
         let bytes = SIDE * SIDE * self.precision().bytes();
         let [a, b, d] = [self.take(bytes)?, self.take(bytes)?, self.take(bytes)?];
         // Zeros are drawn less power for than numbers are; a pattern is nearer to what networks do.
-        let pattern: Vec<u8> = (0..bytes).map(|i| if i % 2 == 0 { (i / 7 % 251) as u8 } else { 0x2c + (i % 3) as u8 }).collect();
+        let pattern: Vec<u8> =
+            (0..bytes).map(|i| if i % 2 == 0 { (i / 7 % 251) as u8 } else { 0x2c + (i % 3) as u8 }).collect();
         for buffer in [&a, &b] {
             self.write(buffer.at(), &pattern)?;
         }
-        let dims = ProductDims {
-            batch: 1,
-            m: SIDE,
-            n: SIDE,
-            k: SIDE,
-            shared_b: true,
-            wide: false,
-            bias: false,
-            relu: false,
-        };
+        let dims =
+            ProductDims { batch: 1, m: SIDE, n: SIDE, k: SIDE, shared_b: true, wide: false, bias: false, relu: false };
         let operands =
             Operands { a: a.at(), b: b.at(), bias: Ptr::NULL, bias_f32: Ptr::NULL, residual: None, d: d.at() };
         let product = || self.libraries.products.run(self, dims, operands);

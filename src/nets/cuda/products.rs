@@ -101,8 +101,7 @@ impl Operation {
             Precision::Tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
-        let operation =
-            Self(result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).map_err(Error::wrap)?);
+        let operation = Self(result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).map_err(Error::wrap)?);
         operation.set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, 1_i32)?;
         let epilogue = match (dims.bias, dims.relu) {
             (true, true) => sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_RELU_BIAS,
@@ -116,10 +115,8 @@ impl Operation {
 
     fn set<T: Copy>(&self, attribute: sys::cublasLtMatmulDescAttributes_t, value: T) -> Result<()> {
         // SAFETY: the description lives as long as its owner; each attribute is set with the type that it has.
-        unsafe {
-            result::set_matmul_desc_attribute(self.0, attribute, (&raw const value).cast(), size_of::<T>())
-        }
-        .map_err(Error::wrap)
+        unsafe { result::set_matmul_desc_attribute(self.0, attribute, (&raw const value).cast(), size_of::<T>()) }
+            .map_err(Error::wrap)
     }
 }
 
@@ -200,9 +197,9 @@ impl Products {
         for algorithm in found {
             plan.algorithm = Some(algorithm);
             // What an algorithm cannot do it says when it is called.
-            let timed = self.run_plan(gpu, &plan, operands).and_then(|()| {
-                gpu.elapsed_ms(|| (0..TRIALS).try_for_each(|_| self.run_plan(gpu, &plan, operands)))
-            });
+            let timed = self
+                .run_plan(gpu, &plan, operands)
+                .and_then(|()| gpu.elapsed_ms(|| (0..TRIALS).try_for_each(|_| self.run_plan(gpu, &plan, operands))));
             if let Ok(ms) = timed
                 && best.as_ref().is_none_or(|(least, _)| ms < *least)
             {

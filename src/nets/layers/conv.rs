@@ -100,7 +100,8 @@ impl Conv2d {
         }
         #[cfg(feature = "cudnn")]
         if let Some(gpu) = super::gpu_of(&[&weight]) {
-            let conv = DeviceConv::new(&gpu, &weight, bias.as_ref(), [stride, padding], activation == Activation::Relu)?;
+            let conv =
+                DeviceConv::new(&gpu, &weight, bias.as_ref(), [stride, padding], activation == Activation::Relu)?;
             return Ok(Self { shape, activation, weights: Weights::Device(conv, gpu) });
         }
         let weights = if !is_fast(&[&weight]) || !bias.as_ref().is_none_or(|bias| is_fast(&[bias])) {

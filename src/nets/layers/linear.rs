@@ -47,6 +47,15 @@ impl Linear {
         Ok(Self { input, activation, weights })
     }
 
+    /// The same as a convolution of single pixels, where it is on a GPU.
+    #[cfg(feature = "cudnn")]
+    pub fn device(&self) -> Option<&DeviceConv> {
+        match &self.weights {
+            Weights::Device(conv, _) => Some(conv),
+            _ => None,
+        }
+    }
+
     /// `[N, I] -> [N, O]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (count, input) = x.dims2()?;

@@ -44,6 +44,11 @@ pub fn resized_size([height, width]: [usize; 2], shorter: usize, longest: usize)
     [height, width].map(|side| ((side as f64 * scale).floor() as usize).max(1))
 }
 
+/// A side of the network's input for a resized side.
+pub fn padded_size(resized: usize) -> usize {
+    resized.next_multiple_of(MULTIPLE)
+}
+
 impl Batch {
     /// Resizes (bilinear, corners not aligned), normalises and pads.
     pub fn new(images: &[&RgbImage], shorter: usize, longest: usize, device: &Device) -> Result<Self> {
@@ -54,7 +59,7 @@ impl Batch {
             sizes.push(ImageSize { original, resized: resized_size(original, shorter, longest) });
         }
         ensure!(!images.is_empty(), "the detector was given no picture");
-        let padded = |axis: usize| sizes.iter().map(|s| s.resized[axis]).max().unwrap_or(0).next_multiple_of(MULTIPLE);
+        let padded = |axis: usize| sizes.iter().map(|s| padded_size(s.resized[axis])).max().unwrap_or(0);
         let (height, width) = (padded(0), padded(1));
         let mut pixels = vec![0.0f32; images.len() * 3 * height * width];
         for ((image, size), planes) in images.iter().zip(&sizes).zip(pixels.chunks_mut(3 * height * width)) {
