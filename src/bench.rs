@@ -4,6 +4,8 @@
 //! and are the same for everyone. Operations are those of the CPU's kernels (`kernels::multiply_adds`), held against
 //! what the same threads reach with everything in registers.
 
+mod path;
+
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,6 +53,8 @@ pub struct Row {
     pub peak_share: Option<f64>,
     /// The least time that the same work can take on this device; `None` where its bytes are not counted.
     pub floor: Option<Floor>,
+    /// Frames a second, of the whole path; a run is four frames.
+    pub fps: Option<f64>,
     /// Operations and bytes of one run.
     #[serde(skip)]
     pub work: Work,
@@ -100,7 +104,7 @@ type Run = Box<dyn Fn(usize, &mut Lap<'_>) -> Result<()>>;
 /// Name of a network, and how to make it.
 type Network = (&'static str, fn(&Device) -> Result<Run>);
 
-const NETWORKS: [Network; 7] = [
+const NETWORKS: [Network; 8] = [
     ("resnet50", backbone),
     ("maskrcnn_800", |device| detector(device, 800, 1333)),
     ("maskrcnn_320", |device| detector(device, 320, 533)),
@@ -108,6 +112,7 @@ const NETWORKS: [Network; 7] = [
     ("i2l_body", |device| i2l(device, 29, 6890, 24)),
     ("i2l_hand", |device| i2l(device, 21, 778, 16)),
     ("posenet3d", skeleton),
+    ("path_1080p", path::whole_path),
 ];
 
 /// Kernels of a network that are printed; `--json` has all.
@@ -167,7 +172,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             for mut row in measure(name, batch, args.runs, &device, &run)? {
                 row.peak_share = row.gflops.zip(peak).map(|(reached, peak)| reached / peak.gflops);
                 row.floor = peak.and_then(|peak| peak.floor(row.work));
+                row.fps =
+                    (*name == "path_1080p" && row.stage == "total").then(|| path::FRAMES as f64 * 1e3 / row.median_ms);
                 say(line(&row));
+                if let Some(fps) = row.fps {
+                    say(format!("{name:14} {batch:>5}  {fps:.1} frames a second, the detector on every fourth"));
+                }
                 rows.push(row);
             }
         }
@@ -246,7 +256,19 @@ fn measure(network: &'static str, batch: usize, runs: u32, device: &Device, run:
         times_ms.sort_by(f64::total_cmp);
         let [best_ms, median_ms, p95_ms] = [0.0, 0.5, 0.95].map(|q| quantile(&times_ms, q));
         let gflops = (work.multiply_adds > 0).then(|| 2.0 * work.multiply_adds as f64 / median_ms / 1e6);
-        Row { network, batch, stage: name, best_ms, median_ms, p95_ms, gflops, peak_share: None, floor: None, work }
+        Row {
+            network,
+            batch,
+            stage: name,
+            best_ms,
+            median_ms,
+            p95_ms,
+            gflops,
+            peak_share: None,
+            floor: None,
+            fps: None,
+            work,
+        }
     };
     Ok(stages.into_iter().map(row).collect())
 }

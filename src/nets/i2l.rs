@@ -83,7 +83,7 @@ enum Lines {
         z_2: Pointwise1d,
     },
     #[cfg(feature = "cudnn")]
-    Device(DeviceLines),
+    Device(Box<DeviceLines>),
 }
 
 impl LixelHead {
@@ -99,7 +99,7 @@ impl LixelHead {
         if let Some(gpu) = Gpu::of(vb.device()) {
             let xyz = [x.weight(), y.weight(), z_2.weight()];
             let (weight, bias) = z_1.parts()?;
-            let lines = Lines::Device(DeviceLines::new(&gpu, xyz, &weight, &bias, bins)?);
+            let lines = Lines::Device(Box::new(DeviceLines::new(&gpu, xyz, &weight, &bias, bins)?));
             return Ok(Self { deconv, lines, channels, bins });
         }
         Ok(Self { deconv, lines: Lines::Plain { x, y, z_1, z_2 }, channels, bins })

@@ -99,6 +99,16 @@ pub fn set_graphs(device: &Device, graphs: bool) {
     let _ = (device, graphs);
 }
 
+/// Graphs that were recorded on a GPU so far, and those that could not be.
+pub fn graphs(device: &Device) -> [usize; 2] {
+    #[cfg(feature = "cudnn")]
+    if let Some(gpu) = super::cuda::Gpu::of(device) {
+        return gpu.graph_counts();
+    }
+    let _ = device;
+    [0; 2]
+}
+
 /// The time of each kernel of `work`, the dearest first; empty on devices that are not profiled.
 pub fn profile<E: From<candle_core::Error>>(
     device: &Device,

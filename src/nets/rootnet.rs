@@ -63,15 +63,10 @@ pub struct RootNet {
 
 /// What reads the heatmap off the plane, and gamma off the feature.
 enum Heads {
-    Plain {
-        xy: Conv2d,
-        depth: Conv2d,
-    },
+    /// Heatmap, gamma.
+    Plain(Box<[Conv2d; 2]>),
     #[cfg(feature = "cudnn")]
-    Device {
-        xy: DeviceDot,
-        depth: DeviceDot,
-    },
+    Device { xy: DeviceDot, depth: DeviceDot },
 }
 
 /// What a graph is for.
@@ -109,7 +104,7 @@ impl RootNet {
                 return Ok(Heads::Device { xy, depth });
             }
             let (xy, depth) = (one(sizes.channels(), "xy_layer")?, one(sizes.features(), "depth_layer")?);
-            Ok(Heads::Plain { xy, depth })
+            Ok(Heads::Plain(Box::new([xy, depth])))
         };
         Ok(Self {
             sizes,
@@ -184,7 +179,7 @@ impl RootNet {
     fn forward_on_pool(&self, patches: &Tensor) -> Result<RootOutput> {
         self.sizes.check_patches(patches)?;
         let (xy, depth) = match &self.heads {
-            Heads::Plain { xy, depth } => (xy, depth),
+            Heads::Plain(heads) => (&heads[0], &heads[1]),
             #[cfg(feature = "cudnn")]
             Heads::Device { .. } => {
                 let Some(graphs) = &self.graphs else { anyhow::bail!("the heads are on a GPU, the network is not") };

@@ -6,7 +6,7 @@
 #define BINS 2048
 #define MOST 1024 // candidates of a level, threads of a block
 
-extern "C" __global__ void clear(u32* x, i64 count) {
+KERNEL(256) clear(u32* x, i64 count) {
     i64 i = thread_number();
     if (i < count) x[i] = 0u;
 }
@@ -14,7 +14,7 @@ extern "C" __global__ void clear(u32* x, i64 count) {
 // The score of each anchor as a number in the same order, [batch, total], and how many of a level have the same upper
 // 11 bits, [batch, LEVELS, BINS]. `x` is the level's map [batch, positions, padded], its anchors are numbered
 // position * 3 + aspect. grid (parts, batch).
-extern "C" __global__ void rank_anchors(const elem* x, u32* keys, u32* histograms, int level, int anchors, int padded,
+KERNEL(256) rank_anchors(const elem* x, u32* keys, u32* histograms, int level, int anchors, int padded,
                                         int offset, int total) {
     __shared__ u32 bins[BINS];
     for (int i = (int)threadIdx.x; i < BINS; i += (int)blockDim.x) bins[i] = 0u;
@@ -89,7 +89,7 @@ __device__ __forceinline__ void decode(const float* box, const float* delta, con
 // sides are written, best first: boxes [batch, LEVELS, capacity, 4], scores, counts [batch, LEVELS]. `table` tells for
 // each level: first key, anchors, columns, pixels between rows, pixels between columns; `cells` its three anchors
 // around the origin. `equals` is memory for [batch, total]. grid (LEVELS, batch), MOST threads.
-extern "C" __global__ void select_anchors(const u32* keys, const u32* histograms, const int* table, const float* cells,
+KERNEL(1024) select_anchors(const u32* keys, const u32* histograms, const int* table, const float* cells,
                                           const elem* d0, const elem* d1, const elem* d2, const elem* d3,
                                           const elem* d4, int padded, u64* equals, float* boxes, float* scores,
                                           int* counts, int total, int limit, int capacity, float height, float width,
@@ -198,7 +198,7 @@ __device__ __forceinline__ float overlap(const float* a, const float* b) {
 
 // Which of the later boxes of its group each box overlaps by more than the threshold, a bit each:
 // [groups, capacity, words]. grid (words, words, groups), 64 threads.
-extern "C" __global__ void find_overlaps(const float* boxes, const int* counts, u64* overlaps, int capacity, int words,
+KERNEL(256) find_overlaps(const float* boxes, const int* counts, u64* overlaps, int capacity, int words,
                                          float threshold) {
     i64 group = blockIdx.z;
     int row = (int)(blockIdx.y * 64 + threadIdx.x), first = (int)blockIdx.x * 64, count = counts[group];
@@ -214,7 +214,7 @@ extern "C" __global__ void find_overlaps(const float* boxes, const int* counts, 
 
 // The boxes that stay, in their order: a box goes when it overlaps a better one that stays. Boxes, scores and counts
 // are written again, packed. grid (groups), MOST threads; at most 16 words.
-extern "C" __global__ void suppress(const float* boxes, const float* scores, const int* counts, const u64* overlaps,
+KERNEL(1024) suppress(const float* boxes, const float* scores, const int* counts, const u64* overlaps,
                                     float* kept_boxes, float* kept_scores, int* kept_counts, int capacity, int words) {
     __shared__ u64 gone[16];
     __shared__ u64 kept[16];
@@ -274,7 +274,7 @@ __device__ __forceinline__ int count_better(const float* scores, int count, floa
 
 // The best `limit` over all levels, equal scores of finer levels first: [batch, limit, 4], zeros past the last.
 // grid (parts, batch), one thread for each of LEVELS * capacity.
-extern "C" __global__ void merge_levels(const float* boxes, const float* scores, const int* counts, float* merged,
+KERNEL(256) merge_levels(const float* boxes, const float* scores, const int* counts, float* merged,
                                         int* merged_counts, int capacity, int limit) {
     i64 i = thread_number(), image = blockIdx.y;
     const int* count = counts + image * LEVELS;
@@ -310,7 +310,7 @@ __device__ __forceinline__ bool sample(float at, int size, int* low, int* high, 
 
 // RoIAlign: regions [regions, 4] of pictures of `per_image` regions each, read from the level that their size belongs
 // to: [regions, side, side, padded]. A block for each bin.
-extern "C" __global__ void roi_align(const elem* p0, const elem* p1, const elem* p2, const elem* p3, int h0, int h1,
+KERNEL(256) roi_align(const elem* p0, const elem* p1, const elem* p2, const elem* p3, int h0, int h1,
                                      int h2, int h3, int w0, int w1, int w2, int w3, float finest_scale,
                                      const float* regions, elem* y, int per_image, int side, int padded) {
     int bin = (int)blockIdx.x % (side * side);
@@ -355,7 +355,7 @@ extern "C" __global__ void roi_align(const elem* p0, const elem* p1, const elem*
 
 // What each region is: softmax over the classes, and the corrected and clipped box of each wanted label:
 // [regions, labels, 5] (box, score). The biases are added here. A warp for each region.
-extern "C" __global__ void score_regions(const float* logits, const float* logit_bias, const float* deltas,
+KERNEL(256) score_regions(const float* logits, const float* logit_bias, const float* deltas,
                                          const float* delta_bias, const float* regions, const int* labels, float* y,
                                          int classes, int logit_stride, int delta_stride, int label_count, float height,
                                          float width, i64 count) {

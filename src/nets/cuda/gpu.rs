@@ -29,7 +29,7 @@ use super::compile::compile;
 use super::convolution::Libraries;
 use super::kernels::{Arg, Grid, Launch, Ptr};
 use super::patches::HeldFrame;
-use super::source::{Kind, signatures};
+use super::source::{Signature, signatures};
 use crate::nets::Precision;
 use crate::nets::meter::{KernelTime, Work};
 
@@ -58,6 +58,8 @@ pub struct Gpu {
     turn: Arc<Mutex<()>>,
     capturing: AtomicBool,
     graphs: AtomicBool,
+    /// Recorded, and those that could not be.
+    graph_counts: [AtomicUsize; 2],
     profile: Mutex<Option<Vec<Mark>>>,
     work: Mutex<Work>,
     /// cuDNN, cuBLASLt and what was found out about shapes.
@@ -66,7 +68,7 @@ pub struct Gpu {
 
 struct Kernel {
     function: CudaFunction,
-    parameters: Vec<Kind>,
+    signature: Signature,
 }
 
 /// Page-locked memory that uploads pass through.
@@ -118,7 +120,7 @@ impl Gpu {
         let mut kernels = HashMap::new();
         for signature in signatures() {
             let function = module.load_function(&signature.name).map_err(Error::wrap)?;
-            kernels.insert(signature.name, Kernel { function, parameters: signature.parameters });
+            kernels.insert(signature.name.clone(), Kernel { function, signature });
         }
         let turn = Arc::new(Mutex::new(()));
         let pool = Pool::new(Arc::clone(&stream), Arc::clone(&turn));
@@ -137,6 +139,7 @@ impl Gpu {
             turn,
             capturing: AtomicBool::new(false),
             graphs: AtomicBool::new(true),
+            graph_counts: Default::default(),
             profile: Mutex::new(None),
             work: Mutex::default(),
             libraries,
@@ -178,6 +181,15 @@ impl Gpu {
         self.graphs.store(graphs, Ordering::Relaxed);
     }
 
+    pub(super) fn note_graph(&self, recorded: bool) {
+        self.graph_counts[usize::from(!recorded)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Graphs that were recorded so far, and those that could not be.
+    pub fn graph_counts(&self) -> [usize; 2] {
+        [0, 1].map(|i| self.graph_counts[i].load(Ordering::Relaxed))
+    }
+
     pub(super) fn graphs(&self) -> bool {
         self.graphs.load(Ordering::Relaxed)
     }
@@ -191,7 +203,10 @@ impl Gpu {
     }
 
     fn not_while_capturing(&self, what: &str) -> Result<()> {
-        if self.is_capturing() { bail!("{what} cannot be part of a graph") } else { Ok(()) }
+        if self.is_capturing() {
+            bail!("{what} cannot be part of a graph");
+        }
+        Ok(())
     }
 
     /// Memory of at least so many bytes for what comes next on the stream; what it holds is arbitrary.
@@ -209,13 +224,12 @@ impl Gpu {
     }
 
     fn take_from(&self, pool: Arc<Pool>, bytes: usize) -> Result<Buffer> {
-        let piece = match pool.take(bytes) {
-            Some(piece) => piece,
-            None => {
-                self.not_while_capturing("memory that was not there before")?;
-                pool.allocations.fetch_add(1, Ordering::Relaxed);
-                self.allocate(bytes)?
-            }
+        let piece = if let Some(piece) = pool.take(bytes) {
+            piece
+        } else {
+            self.not_while_capturing("memory that was not there before")?;
+            pool.allocations.fetch_add(1, Ordering::Relaxed);
+            self.allocate(bytes)?
         };
         Ok(Buffer { piece: Some(piece), pool })
     }
@@ -417,11 +431,12 @@ impl Launch for Gpu {
     }
 
     fn launch(&self, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
-        let Some(Kernel { function, parameters }) = self.kernels.get(kernel) else {
+        let Some(Kernel { function, signature }) = self.kernels.get(kernel) else {
             bail!("there is no kernel {kernel}")
         };
-        if !args.iter().map(Arg::kind).eq(parameters.iter().copied()) {
-            bail!("{kernel} takes {parameters:?}, not {args:?}");
+        let Signature { threads, parameters, .. } = signature;
+        if !args.iter().map(Arg::kind).eq(parameters.iter().copied()) || grid.threads > *threads {
+            bail!("{kernel} takes {parameters:?} and blocks of {threads} threads, not {args:?} and {}", grid.threads);
         }
         let mut launch = self.stream.launch_builder(function);
         for arg in args {

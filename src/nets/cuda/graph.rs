@@ -92,8 +92,12 @@ impl<K: Eq + Hash + Debug, I, T> Graphs<K, I, T> {
         let taking = gpu.taking_from(&entry.pool);
         if matches!(entry.state, State::Warm) && gpu.graphs() {
             entry.state = match record(gpu, &entry.pool, || body(&entry.input, &mut |_| Ok(()))) {
-                Ok((graph, made)) => State::Recorded(graph, made),
+                Ok((graph, made)) => {
+                    gpu.note_graph(true);
+                    State::Recorded(graph, made)
+                }
                 Err(error) => {
+                    gpu.note_graph(false);
                     log::warn!("{what}: no graph ({error}); it runs kernel by kernel");
                     State::Eager
                 }
@@ -120,13 +124,6 @@ impl<K: Eq + Hash + Debug, I, T> Graphs<K, I, T> {
                 take(&made, &entry.replays)
             }
         }
-    }
-
-    /// How many shapes are graphs, and how many were met.
-    pub fn recorded(&self) -> [usize; 2] {
-        let entries = lock(&self.entries);
-        let recorded = entries.values().filter(|entry| matches!(entry.state, State::Recorded(..)));
-        [recorded.count(), entries.len()]
     }
 }
 

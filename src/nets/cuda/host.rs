@@ -106,7 +106,7 @@ impl Host {
     }
 
     fn run(&self, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
-        check(kernel, args)?;
+        check(kernel, grid, args)?;
         let mut buffers = self.buffers.borrow_mut();
         let mut request = Vec::new();
         let mut number = |bytes: &[u8]| request.extend_from_slice(bytes);
@@ -165,9 +165,10 @@ impl Host {
 }
 
 /// Holds a launch against the kernel's signature.
-fn check(kernel: &str, args: &[Arg]) -> Result<()> {
+fn check(kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
     let all = signatures();
     let signature = all.iter().find(|s| s.name == kernel).with_context(|| format!("no kernel {kernel}"))?;
+    ensure!(grid.threads <= signature.threads, "{kernel} is for blocks of {} threads", signature.threads);
     let kinds: Vec<Kind> = args.iter().map(Arg::kind).collect();
     if kinds != signature.parameters {
         bail!("{kernel} takes {:?}, not {kinds:?}", signature.parameters);

@@ -2,7 +2,7 @@
 // numbers of channels padded.
 
 // What follows a convolution, in place: bias, residual, ReLU.
-extern "C" __global__ void finish(elem* y, const float* bias, const elem* residual, int has_residual, int padded,
+KERNEL(256) finish(elem* y, const float* bias, const elem* residual, int has_residual, int padded,
                                   int relu, i64 count) {
     i64 i = thread_number();
     if (i >= count) return;
@@ -13,7 +13,7 @@ extern "C" __global__ void finish(elem* y, const float* bias, const elem* residu
 }
 
 // The convolution by its definition, with everything that follows it: the way that is always open.
-extern "C" __global__ void direct_conv(const elem* x, const elem* weight, const float* bias, const elem* residual,
+KERNEL(256) direct_conv(const elem* x, const elem* weight, const float* bias, const elem* residual,
                                        int has_residual, elem* y, int height, int width, int input, int out_height,
                                        int out_width, int output, int kernel, int stride, int padding, int relu,
                                        i64 count) {
@@ -43,7 +43,7 @@ extern "C" __global__ void direct_conv(const elem* x, const elem* weight, const 
 }
 
 // d[batch][m][n] = sum_k a[batch][m][k] * b[batch][n][k]; by its definition, as above. `wide`: d is f32.
-extern "C" __global__ void direct_product(const elem* a, const elem* b, const float* bias, int has_bias, elem* d,
+KERNEL(256) direct_product(const elem* a, const elem* b, const float* bias, int has_bias, elem* d,
                                           float* wide_d, int wide, int n, int k, i64 rows, int relu, i64 stride_b,
                                           i64 count) {
     i64 i = thread_number();
@@ -66,7 +66,7 @@ extern "C" __global__ void direct_product(const elem* a, const elem* b, const fl
 // What the taps of a kernel meet, side by side: [pixel, ky, kx, channels], `units` quads of channels. With `phases`,
 // those of the four 2x2 kernels that a transposed convolution with kernel 4, stride 2 and padding 1 consists of, one
 // after the other: output pixel (2 m + py) meets inputs m + py - 1 and m + py.
-extern "C" __global__ void gather_taps(const Quad* x, Quad* y, int height, int width, int out_height, int out_width,
+KERNEL(256) gather_taps(const Quad* x, Quad* y, int height, int width, int out_height, int out_width,
                                        int kernel, int stride, int padding, int units, int phases, i64 count) {
     i64 i = thread_number();
     if (i >= count) return;
@@ -90,7 +90,7 @@ extern "C" __global__ void gather_taps(const Quad* x, Quad* y, int height, int w
 
 // The four phases of a transposed convolution, [4, batch, height, width, units], put together: [batch, 2 height,
 // 2 width, units].
-extern "C" __global__ void join_phases(const Quad* x, Quad* y, int height, int width, int units, i64 count) {
+KERNEL(256) join_phases(const Quad* x, Quad* y, int height, int width, int units, i64 count) {
     i64 i = thread_number();
     if (i >= count) return;
     int unit = (int)(i % units);
@@ -105,7 +105,7 @@ extern "C" __global__ void join_phases(const Quad* x, Quad* y, int height, int w
 }
 
 // Max-pool; what lies outside does not count.
-extern "C" __global__ void max_pool(const elem* x, elem* y, int height, int width, int out_height, int out_width,
+KERNEL(256) max_pool(const elem* x, elem* y, int height, int width, int out_height, int out_width,
                                     int padded, int kernel, int stride, int padding, i64 count) {
     i64 i = thread_number();
     if (i >= count) return;
@@ -129,7 +129,7 @@ extern "C" __global__ void max_pool(const elem* x, elem* y, int height, int widt
 }
 
 // Every pixel becomes a square of four.
-extern "C" __global__ void doubled(const Quad* x, Quad* y, int height, int width, int units, i64 count) {
+KERNEL(256) doubled(const Quad* x, Quad* y, int height, int width, int units, i64 count) {
     i64 i = thread_number();
     if (i >= count) return;
     int unit = (int)(i % units);
@@ -143,7 +143,7 @@ extern "C" __global__ void doubled(const Quad* x, Quad* y, int height, int width
 
 // Means of a square map [batch, side, side, padded] over its rows (for each column) and over its columns (for each
 // row): [2, batch, side, padded].
-extern "C" __global__ void line_means(const elem* x, elem* y, int side, int padded, i64 count) {
+KERNEL(256) line_means(const elem* x, elem* y, int side, int padded, i64 count) {
     i64 i = thread_number();
     if (i >= 2 * count) return;
     bool over_columns = i >= count;
@@ -160,7 +160,7 @@ extern "C" __global__ void line_means(const elem* x, elem* y, int side, int padd
 }
 
 // Mean of each channel: [batch, pixels, padded] -> [batch, padded].
-extern "C" __global__ void channel_means(const elem* x, elem* y, int pixels, int padded, i64 count) {
+KERNEL(256) channel_means(const elem* x, elem* y, int pixels, int padded, i64 count) {
     i64 i = thread_number();
     if (i >= count) return;
     int c = (int)(i % padded);
@@ -171,7 +171,7 @@ extern "C" __global__ void channel_means(const elem* x, elem* y, int pixels, int
 }
 
 // One number from the channels of each pixel, in f32: [rows, padded] * weight [padded] + bias -> [rows]. A warp each.
-extern "C" __global__ void dot_channels(const elem* x, const float* weight, float bias, float* y, int padded, i64 rows) {
+KERNEL(256) dot_channels(const elem* x, const float* weight, float bias, float* y, int padded, i64 rows) {
     i64 row = thread_number() / 32;
     int lane = (int)threadIdx.x % 32;
     float sum = 0.0f;
@@ -183,7 +183,7 @@ extern "C" __global__ void dot_channels(const elem* x, const float* weight, floa
 }
 
 // The same from the mean over the pixels: [batch, pixels, padded] -> [batch]. A block each.
-extern "C" __global__ void dot_means(const elem* x, const float* weight, float bias, float* y, int pixels, int padded) {
+KERNEL(256) dot_means(const elem* x, const float* weight, float bias, float* y, int pixels, int padded) {
     __shared__ float scratch[256];
     i64 image = blockIdx.x;
     float sum = 0.0f;

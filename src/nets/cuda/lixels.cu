@@ -2,7 +2,7 @@
 
 // Logits [3, points, batch, bins] to probabilities [batch, points, 3, bins], and for each heatmap the expectation of
 // the bin's index (soft-argmax), the standard deviation around it, and the likeliest bin. A warp each; at most 256 bins.
-extern "C" __global__ void heatmaps(const float* logits, float* probabilities, float* coords, float* spread, u32* mode,
+KERNEL(256) heatmaps(const float* logits, float* probabilities, float* coords, float* spread, u32* mode,
                                     int points, int batch, int bins, i64 rows) {
     i64 row = thread_number() / 32;
     int lane = (int)threadIdx.x % 32;
@@ -48,7 +48,7 @@ extern "C" __global__ void heatmaps(const float* logits, float* probabilities, f
 }
 
 // Softmax over a plane of `side` x `side` logits f32, and the expected x and y: [batch, 2]. A block of 256 each.
-extern "C" __global__ void plane_heatmap(const float* logits, float* probabilities, float* coords, int side) {
+KERNEL(256) plane_heatmap(const float* logits, float* probabilities, float* coords, int side) {
     __shared__ float scratch[256];
     int bins = side * side;
     const float* x = logits + (i64)blockIdx.x * bins;
@@ -85,7 +85,7 @@ __device__ __forceinline__ float gaussian_within(int bin, int bins, float at, fl
 
 // pose2feat, first product: weights [joints, bins, columns] contracted with each joint's Gaussian over z. A block for
 // each joint and person: -> [batch, joints, columns].
-extern "C" __global__ void gaussians_over_z(const float* weights, const float* coords, float* y, int joints, int bins,
+KERNEL(256) gaussians_over_z(const float* weights, const float* coords, float* y, int joints, int bins,
                                             int columns, float sigma) {
     __shared__ float factors[256];
     int joint = (int)blockIdx.x, person = (int)blockIdx.y;
@@ -103,7 +103,7 @@ extern "C" __global__ void gaussians_over_z(const float* weights, const float* c
 // pose2feat, second and third product: over y, then over x and the joints. `over_z` is [batch, joints, channels (o),
 // 3 (dx), 3 (dy)]; y is [batch, bins (y), bins (x), padded]. A block of 256 threads for each row and person, 64 columns
 // and 64 channels.
-extern "C" __global__ void gaussians_over_plane(const float* over_z, const float* coords, elem* y, int joints,
+KERNEL(256) gaussians_over_plane(const float* over_z, const float* coords, elem* y, int joints,
                                                 int bins, int channels, int padded, float sigma) {
     DYNAMIC_SHARED(float, shared);
     float* over_y = shared;                    // [joints * 3 (dx), 64]

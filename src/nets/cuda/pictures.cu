@@ -1,7 +1,7 @@
 // Pictures and tensors become maps, [batch, height, width, channels], channels filled up with zeros to `padded`.
 
 // [B, C, pixels] f32 to a map; with `scaled` the first three channels become x * gain + offset.
-extern "C" __global__ void planar_to_map(const float* x, elem* y, int channels, int padded, int pixels, i64 count,
+KERNEL(256) planar_to_map(const float* x, elem* y, int channels, int padded, int pixels, i64 count,
                                          int scaled, float g0, float g1, float g2, float o0, float o1, float o2) {
     i64 i = thread_number();
     if (i >= count) return;
@@ -18,7 +18,7 @@ extern "C" __global__ void planar_to_map(const float* x, elem* y, int channels, 
 }
 
 // A map to [B, C, pixels] f32.
-extern "C" __global__ void map_to_planar(const elem* x, float* y, int channels, int padded, int pixels, i64 count) {
+KERNEL(256) map_to_planar(const elem* x, float* y, int channels, int padded, int pixels, i64 count) {
     i64 i = thread_number();
     if (i >= count) return;
     int pixel = (int)(i % pixels);
@@ -45,7 +45,7 @@ __device__ __forceinline__ u32 frame_pixel(const u8* frame, int width, int heigh
 // Patches cut out of a frame: bilinear with weights of 1/2048, black where the frame ends, rounded to whole grey levels
 // as crop.rs does it, then value * gain + offset. `frame_from_crop` has six numbers for each patch: x axis, y axis,
 // translation.
-extern "C" __global__ void crop(const u8* frame, int width, int height, const float* frame_from_crop, elem* y,
+KERNEL(256) crop(const u8* frame, int width, int height, const float* frame_from_crop, elem* y,
                                 int size, int padded, i64 count, float g0, float g1, float g2, float o0, float o1,
                                 float o2) {
     i64 i = thread_number();
@@ -82,7 +82,7 @@ __device__ __forceinline__ float tap(int i, int input, int output, int* low, int
 
 // A frame of `height` x `width` resized to the top left `rows` x `columns` pixels of a picture of `out_height` x
 // `out_width`, value * gain + offset; below and right of it zeros.
-extern "C" __global__ void resize(const u8* frame, int width, int height, elem* y, int columns, int rows,
+KERNEL(256) resize(const u8* frame, int width, int height, elem* y, int columns, int rows,
                                   int out_width, int padded, i64 count, float g0, float g1, float g2, float o0,
                                   float o1, float o2) {
     i64 i = thread_number();

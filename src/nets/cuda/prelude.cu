@@ -17,6 +17,9 @@ typedef long long i64;
     type* name = reinterpret_cast<type*>(lixelscope_shared)
 #endif
 
+// A kernel for blocks of at most so many threads: more registers than those leave are not used.
+#define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+
 #define LOWEST __uint_as_float(0xff800000u) // minus infinity
 
 // What a thread moves at once where nothing is computed.

@@ -39,6 +39,8 @@ pub enum Kind {
 pub struct Signature {
     /// As in the text.
     pub name: String,
+    /// Of a block, at most.
+    pub threads: u32,
     /// In their order.
     pub parameters: Vec<Kind>,
 }
@@ -46,14 +48,19 @@ pub struct Signature {
 /// The signatures of all kernels, read from the text: a launch is held against them, because a wrong argument would be
 /// memory read or written at random.
 pub fn signatures() -> Vec<Signature> {
-    const START: &str = "extern \"C\" __global__ void ";
+    // KERNEL(threads) name(parameters)
     let text = FILES.concat();
-    let after = text.split(START).skip(1);
+    let after = text.split("KERNEL(").skip(1);
     after
         .filter_map(|rest| {
+            let (threads, rest) = rest.split_once(')')?;
             let (name, rest) = rest.split_once('(')?;
             let (parameters, _) = rest.split_once(')')?;
-            Some(Signature { name: name.to_owned(), parameters: parameters.split(',').map(kind).collect() })
+            Some(Signature {
+                name: name.trim().to_owned(),
+                threads: threads.parse().ok()?, // not a number in the macro's definition
+                parameters: parameters.split(',').map(kind).collect(),
+            })
         })
         .collect()
 }
@@ -78,13 +85,18 @@ mod tests {
         let all = signatures();
         let doubled = all.iter().find(|s| s.name == "doubled").expect("a kernel of that name");
         assert_eq!(doubled.parameters, [Pointer, Pointer, Int, Int, Int, Long]);
-        assert_eq!(all.len(), FILES.concat().matches("__global__").count());
-        // Nothing else has come in between that the parser does not know.
+        assert_eq!(doubled.threads, 256);
         let text = FILES.concat();
-        for declared in text.split("__global__ void ").skip(1).filter_map(|rest| rest.split_once(')')) {
-            for parameter in declared.0.split_once('(').expect("parameters").1.split(',') {
+        assert_eq!(all.len(), text.lines().filter(|line| line.starts_with("KERNEL(")).count());
+        assert_eq!(text.matches("__global__").count(), 1, "only in the macro");
+        // Nothing else has come in between that the parser does not know.
+        for declared in text.lines().filter(|line| line.starts_with("KERNEL(")) {
+            let rest = text.split_once(declared).expect("a line of the text").1;
+            let rest = [declared, rest].concat();
+            let (_, parameters) = rest.split_once(") ").and_then(|r| r.1.split_once('(')).expect("parameters");
+            for parameter in parameters.split_once(')').expect("an end").0.split(',') {
                 let known = ["*", "int ", "i64 ", "float "].iter().any(|kind| parameter.contains(kind));
-                assert!(known, "{parameter}");
+                assert!(known, "{declared}: {parameter}");
             }
         }
     }
