@@ -5,17 +5,23 @@
 #
 #     bash tests/gpu/all.sh [FOLDER]
 #
-# From the project (builds first), or from a kit that pack.sh made (builds nothing). What cannot be done is said and
-# left out: without PyTorch the comparison with it, without the libraries everything.
+# From the project (builds first where there is cargo), or from a kit that pack.sh made (builds nothing). What cannot be
+# done is said and left out: without PyTorch the comparison with it, without the libraries everything. STEPS="networks
+# bench" does a part (compile, networks, golden, bench, eager, peers, people), PRECISIONS="tf32 f16" some precisions;
+# a step is stopped after LIMIT seconds. The table is made of whatever is in the folder.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 out=$(mkdir -p "${1:-results}" && cd "${1:-results}" && pwd)
 runs=${RUNS:-30}
 precisions=(${PRECISIONS:-f32 tf32 f16 bf16})
+steps=" ${STEPS:-compile networks golden bench eager peers people} "
+wants() { [[ $steps == *" $1 "* ]]; }
 
 if [ -x "$root/bin/lixelscope" ]; then
     bin=$root/bin
+elif [ -x "$root/target/gpu-kit/bin/lixelscope" ] && ! command -v cargo >/dev/null; then
+    bin=$root/target/gpu-kit/bin
 else
     bash "$here/pack.sh" "$root/target/gpu-kit" || exit 1
     bin=$root/target/gpu-kit/bin
@@ -48,7 +54,7 @@ step() {
     local name=$1
     shift
     echo "== $name"
-    if "$@" >"$out/$name.log" 2>&1; then
+    if timeout "${LIMIT:-540}" "$@" >"$out/$name.log" 2>&1; then
         tail -n "${LINES_SHOWN:-4}" "$out/$name.log"
     else
         echo "FAILED (exit $?), $out/$name.log ends:"
@@ -57,22 +63,26 @@ step() {
     fi
 }
 
-step kernels-compile "$bin/test-lixelscope" every_kernel_compiles_for_every_gpu
-step networks env LIXELSCOPE_GPU_REPORT="$out/accuracy.json" "$bin/test-gpu" --test-threads 1 --nocapture
+wants compile && step kernels-compile "$bin/test-lixelscope" every_kernel_compiles_for_every_gpu
+wants networks && step networks env LIXELSCOPE_GPU_REPORT="$out/accuracy.json" "$bin/test-gpu" --test-threads 1 --nocapture
 for precision in "${precisions[@]}"; do
-    step "golden-$precision" env LIXELSCOPE_PRECISION="$precision" "$bin/test-reference" --test-threads 1 --nocapture
-    LINES_SHOWN=60 step "bench-$precision" "$bin/lixelscope" bench --backend cuda --precision "$precision" \
+    wants golden && step "golden-$precision" env LIXELSCOPE_PRECISION="$precision" "$bin/test-reference" --test-threads 1 --nocapture
+    wants bench && LINES_SHOWN=60 step "bench-$precision" "$bin/lixelscope" bench --backend cuda --precision "$precision" \
         --runs "$runs" --batch 1,4 --profile --json "$out/bench-$precision.json"
-    step "eager-$precision" "$bin/lixelscope" bench --backend cuda --precision "$precision" --runs 10 --batch 1,4 \
+    wants eager && step "eager-$precision" "$bin/lixelscope" bench --backend cuda --precision "$precision" --runs 10 --batch 1,4 \
         --no-graphs --json "$out/eager-$precision.json"
 done
-if python3 -c 'import torch, torchvision; assert torch.cuda.is_available()' 2>/dev/null; then
+if ! wants peers; then
+    :
+elif python3 -c 'import torch, torchvision; assert torch.cuda.is_available()' 2>/dev/null; then
     LINES_SHOWN=40 step peers python3 "$root/tests/peers/gpu.py" --runs "$runs" --json "$out/peers.json"
 else
     echo "== peers: left out, there is no PyTorch with CUDA (and torchvision) here"
 fi
 # Accuracy with real weights, where the user has some: the same frames in every precision.
-if "$bin/lixelscope" doctor ${LIXELSCOPE_MODELS:+--models "$LIXELSCOPE_MODELS"} | grep -q 'ready.*--estimator body'; then
+if ! wants people; then
+    :
+elif "$bin/lixelscope" doctor ${LIXELSCOPE_MODELS:+--models "$LIXELSCOPE_MODELS"} | grep -q 'ready.*--estimator body'; then
     for precision in "${precisions[@]}"; do
         step "run-$precision" "$bin/lixelscope" run --source synthetic:7 --frames 24 --obj --backend cuda \
             --precision "$precision" --box 220,40,200,420 --out "$out/run-$precision"

@@ -105,9 +105,10 @@ def main():
             del module
             torch.compiler.reset()
             torch.cuda.empty_cache()
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}, file, indent=1)
+            if args.json:  # after each network: compiling takes long, and may be stopped
+                with open(args.json, "w") as file:
+                    found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
+                    json.dump(found, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -514,7 +514,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Giving memory back is work on the stream too.
+        // Giving memory back is work on the stream too. Whoever has the turn must not be the last to hold a pool.
         let _turn = lock(&self.turn);
         let _ = self.stream.synchronize();
         lock(&self.free).clear();

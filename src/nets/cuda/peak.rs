@@ -17,9 +17,9 @@ const COPY_BYTES: usize = 512 << 20;
 impl Gpu {
     /// The rate of a large matrix product in this precision, and of a large copy.
     pub fn peak(self: &Arc<Self>) -> Result<Peak> {
-        let _turn = self.turn();
-        // Memory of its own, which goes at the end.
+        // Memory of its own, which goes at the end: after the turn, which giving it back takes again.
         let pool = self.new_pool();
+        let _turn = self.turn();
         let taking = self.taking_from(&pool);
         let bytes = SIDE * SIDE * self.precision().bytes();
         let [a, b, d] = [self.take(bytes)?, self.take(bytes)?, self.take(bytes)?];
