@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 const WALLS: &[(&str, &[&str])] = &[
     ("nokhwa", &["capture/"]),
     ("ffmpeg_sidecar", &["capture/"]),
-    ("candle_core", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs"]),
-    ("candle_nn", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs"]),
+    ("candle_core", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs", "bench/"]),
+    ("candle_nn", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs", "bench/"]),
     ("wgpu", &["render/", "app.rs", "app/"]),
     ("winit", &["app.rs", "app/"]),
     ("egui_winit", &["app.rs", "app/"]),
     ("egui", &["ui/", "app.rs", "app/"]),
     ("egui_plot", &["ui/"]),
+    ("plotters", &["train/plot.rs"]),
 ];
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {

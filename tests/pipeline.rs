@@ -534,6 +534,33 @@ fn a_missing_model_is_a_note_and_frames_are_shown_all_the_same() {
 }
 
 #[test]
+fn another_detector_takes_the_place_of_the_first_when_it_is_there() {
+    let other = FakeDetector::default();
+    let load: Arc<LoadNetworks> = {
+        let (first, other) = (loads(FakeEstimator::default), other.clone());
+        Arc::new(move |settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress) + Send)| {
+            if wanted == Wanted::Detector {
+                // The one of an earlier choice comes late.
+                let late = FakeDetector(Arc::new(AtomicU64::new(1_000_000)));
+                tell(Progress::Loaded(Part::Detector(settings.detector, Box::new(other.clone()))));
+                tell(Progress::Loaded(Part::Detector(DetectorKind::MaskRcnn, Box::new(late))));
+            } else {
+                first(settings, wanted, tell);
+            }
+        })
+    };
+    let (source, _) = script(false, 0..4_000);
+    let source = Script { interval: Some(Duration::from_millis(5)), ..source };
+    let settings = Settings { detect_every: 1, ..settings() };
+    let live = Live::start_with(settings, Some(spec()), || {}, opens(vec![source]), load);
+    wait_for("a person", || live.newest().filter(|result| !result.people.is_empty()));
+    assert_eq!(other.0.load(Ordering::SeqCst), 0);
+    live.send(Command::Detector(DetectorKind::Light));
+    wait_for("the setting", || (live.status().settings.detector == DetectorKind::Light).then_some(()));
+    wait_for("the other detector", || (other.0.load(Ordering::SeqCst) > 5).then_some(()));
+}
+
+#[test]
 fn a_loader_that_panics_is_told() {
     let (source, _) = script(false, 0..1);
     let load: Arc<LoadNetworks> =

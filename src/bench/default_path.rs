@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{Row, quantile};
 use crate::capture::{Frame, FrameSource, Next, SourceKind};
 use crate::models::Weights;
+use crate::nets::meter::Work;
 use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::result::Stage;
@@ -105,7 +106,19 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
     let row = |(stage, mut times_ms): (&'static str, Vec<f64>)| {
         times_ms.sort_by(f64::total_cmp);
         let [best_ms, median_ms, p95_ms] = [0.0, 0.5, 0.95].map(|q| quantile(&times_ms, q));
-        Row { network: NAME, batch: 1, stage, best_ms, median_ms, p95_ms, gflops: None, peak_share: None }
+        Row {
+            network: NAME,
+            batch: 1,
+            stage,
+            best_ms,
+            median_ms,
+            p95_ms,
+            gflops: None,
+            peak_share: None,
+            floor: None,
+            fps: None,
+            work: Work::default(),
+        }
     };
     Ok((figures, names.zip(times_ms).map(row).collect()))
 }

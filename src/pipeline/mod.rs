@@ -12,5 +12,6 @@ mod reader;
 pub mod stages;
 mod worker;
 
+pub(crate) use inbox::guarded;
 pub use live::{Command, Live, Phase, Status};
 pub use stages::Stages;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use serde::{Deserialize, Serialize};
 
 use super::optimizer::Adam;
 use super::params::Params;
@@ -20,6 +21,30 @@ const MEAN: &str = "optimizer.mean";
 const SQUARE: &str = "optimizer.square";
 /// Adam's steps, then the samples that were seen.
 const PROGRESS: &str = "optimizer.progress";
+/// The [`Terms`], JSON.
+const TERMS: &str = "optimizer.terms";
+
+/// What a training that goes on must have in common with the one that was interrupted: else it would be neither.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// What the task says of its network.
+    pub network: String,
+    /// Samples of a step.
+    pub batch: usize,
+    /// What the order of the samples follows from.
+    pub seed: u64,
+}
+
+impl Terms {
+    /// Refuses others, in a sentence that says which.
+    fn ensure_same(&self, then: &Self) -> Result<()> {
+        let Self { network, batch, seed } = self;
+        ensure!(*network == then.network, "the network was {}, and now it is {network}", then.network);
+        ensure!(*batch == then.batch, "a step had {} samples: --batch {}, not {batch}", then.batch, then.batch);
+        ensure!(*seed == then.seed, "the samples came from --seed {}, not {seed}", then.seed);
+        Ok(())
+    }
+}
 
 /// Writes the weights, under the names that the inference networks read, and what else these want to know.
 pub fn save_weights(params: &Params, config_json: &str, path: &Path) -> Result<()> {
@@ -28,14 +53,17 @@ pub fn save_weights(params: &Params, config_json: &str, path: &Path) -> Result<(
 }
 
 /// Writes the weights and all that training needs to go on. `samples` is what it has seen, for the data's order.
-pub fn save(params: &Params, adam: &Adam, samples: u64, path: &Path) -> Result<()> {
+pub fn save(params: &Params, adam: &Adam, samples: u64, terms: &Terms, path: &Path) -> Result<()> {
     let values = params.values();
+    ensure!(values.iter().all(|value| value.is_finite()), "the weights are no numbers any more; they are not saved");
     let mut views = weight_views(params, &values)?;
     let progress = [adam.steps, samples].map(u64::to_le_bytes);
     for (name, state) in [(MEAN, &adam.mean), (SQUARE, &adam.square)] {
         views.push((name, TensorView::new(Dtype::F32, vec![state.len()], bytemuck::cast_slice(state))?));
     }
     views.push((PROGRESS, TensorView::new(Dtype::U64, vec![2], progress.as_flattened())?));
+    let terms = serde_json::to_vec(terms)?;
+    views.push((TERMS, TensorView::new(Dtype::U8, vec![terms.len()], &terms)?));
     write(views, None, path)
 }
 
@@ -61,10 +89,15 @@ fn write(views: Vec<(&str, TensorView)>, config_json: Option<&str>, path: &Path)
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads what [`save`] wrote: the weights into `params`; gives the optimiser and the samples that were seen.
-pub fn resume(params: &Params, path: &Path) -> Result<(Adam, u64)> {
+/// Reads what [`save`] wrote: the weights into `params`; gives the optimiser and the samples that were seen. A file
+/// without terms is one of our first ones, and is believed to be the right one.
+pub fn resume(params: &Params, terms: &Terms, path: &Path) -> Result<(Adam, u64)> {
     let file = WeightFile::open(path)?;
     let read = || {
+        if file.shape(TERMS).is_some() {
+            let then = serde_json::from_slice(&file.data(TERMS)?).with_context(|| format!("reading {TERMS}"))?;
+            terms.ensure_same(&then)?;
+        }
         let state = |name| {
             let data = file.data(name)?;
             ensure!(file.dtype(name) == Some(Dtype::F32), "{name} is not f32");
@@ -77,7 +110,9 @@ pub fn resume(params: &Params, path: &Path) -> Result<(Adam, u64)> {
         params.read(|name| file.tensor(name, &Device::Cpu))?;
         Ok((Adam { mean, square, steps: u64::from_le_bytes(steps) }, u64::from_le_bytes(samples)))
     };
-    read().with_context(|| format!("{} is no checkpoint of this training", path.display()))
+    read().with_context(|| {
+        format!("{} is no checkpoint of this training; go on with that one, or train in another folder", path.display())
+    })
 }
 
 #[cfg(test)]
@@ -90,6 +125,10 @@ mod tests {
     use crate::nets::NetSizes;
     use crate::train::i2l::I2l;
     use crate::train::layers::Pass;
+
+    fn terms() -> Terms {
+        Terms { network: "{}".to_owned(), batch: 2, seed: 7 }
+    }
 
     /// Some steps on made-up data whose order the count of samples decides.
     fn train(network: &I2l, params: &Arc<Params>, adam: &mut Adam, samples: &mut u64, steps: usize) -> Result<()> {
@@ -107,7 +146,7 @@ mod tests {
 
     #[test]
     fn training_that_was_interrupted_ends_with_the_same_bits() -> Result<()> {
-        let sizes = NetSizes::new(18, 64, 16)?;
+        let sizes = NetSizes::new(18, 64, 16)?.with_widths(16, 16);
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("checkpoint.safetensors");
         let build = |seed| {
@@ -118,11 +157,11 @@ mod tests {
         let ((params, network), mut samples) = (build(1), 0);
         let mut adam = Adam::new(&params);
         train(&network, &params, &mut adam, &mut samples, 2)?;
-        save(&params, &adam, samples, &path)?;
+        save(&params, &adam, samples, &terms(), &path)?;
         train(&network, &params, &mut adam, &mut samples, 2)?;
 
         let (again, network) = build(2);
-        let (mut resumed, mut resumed_samples) = resume(&again, &path)?;
+        let (mut resumed, mut resumed_samples) = resume(&again, &terms(), &path)?;
         assert_eq!((resumed.steps(), resumed_samples), (2, 4));
         train(&network, &again, &mut resumed, &mut resumed_samples, 2)?;
         let bits = |params: &Params| params.values().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
@@ -133,23 +172,48 @@ mod tests {
     }
 
     #[test]
+    fn weights_that_are_no_numbers_do_not_take_the_place_of_good_ones() -> Result<()> {
+        use crate::train::params::Start;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("checkpoint.safetensors");
+        let (params, _) = Params::build(1, |b| b.add("a", &[3], Start::Normal(1.0)));
+        let adam = Adam::new(&params);
+        save(&params, &adam, 5, &terms(), &path)?;
+        params.values_mut()[1] = f32::NAN;
+        assert!(save(&params, &adam, 6, &terms(), &path).is_err());
+        assert_eq!(resume(&params, &terms(), &path)?.1, 5);
+        Ok(())
+    }
+
+    #[test]
     fn another_networks_checkpoint_is_refused_and_changes_nothing() -> Result<()> {
         use crate::train::params::Start;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("checkpoint.safetensors");
         let (small, _) = Params::build(1, |b| b.add("a", &[3], Start::Normal(1.0)));
-        save(&small, &Adam::new(&small), 0, &path)?;
+        save(&small, &Adam::new(&small), 0, &terms(), &path)?;
         let (other, _) = Params::build(2, |b| b.add("a", &[4], Start::Normal(1.0)));
         let (named, _) = Params::build(2, |b| b.add("b", &[3], Start::Normal(1.0)));
         for params in [other, named] {
             let before = params.values().clone();
-            let error = format!("{:#}", resume(&params, &path).unwrap_err());
+            let error = format!("{:#}", resume(&params, &terms(), &path).unwrap_err());
             assert!(error.contains("checkpoint.safetensors is no checkpoint of this training"), "{error}");
             assert_eq!(*params.values(), before);
         }
+        // The same network, and other samples.
+        save(&small, &Adam::new(&small), 0, &terms(), &path)?;
+        for (other, expected) in [
+            (Terms { batch: 4, ..terms() }, "--batch 2, not 4"),
+            (Terms { seed: 8, ..terms() }, "--seed 7, not 8"),
+            (Terms { network: "[]".to_owned(), ..terms() }, "the network was {}, and now it is []"),
+        ] {
+            let error = format!("{:#}", resume(&small, &other, &path).unwrap_err());
+            assert!(error.contains(expected) && error.contains("train in another folder"), "{error}");
+        }
+        assert!(resume(&small, &terms(), &path).is_ok());
         // Weights alone do not say where training was.
         save_weights(&small, "{}", &path)?;
-        assert!(resume(&small, &path).is_err());
+        assert!(resume(&small, &terms(), &path).is_err());
         Ok(())
     }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::mesh_task::MeshTask;
 use super::params::Params;
 use super::person_detector::task::DetectorTask;
+use super::resize::read_resized;
 use super::root_task::{self, RootTask};
 use super::session::{self, Options, Progress};
 use super::task::Task;
@@ -23,7 +23,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     match args.network {
         Trainee::Mesh => {
             let (task, params) = MeshTask::new(args.resnet, sizes, args.stage, args.surface, args.seed)?;
-            begin(args, &params)?;
+            begin(args, &sizes, &params)?;
             if args.mesh_from_pose {
                 task.start_mesh_from_pose(&params);
             }
@@ -31,25 +31,25 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         }
         Trainee::Root => {
             let (task, params) = RootTask::new(args.resnet, sizes, args.seed)?;
-            begin(args, &params)?;
+            begin(args, &sizes, &params)?;
             train(args, (task, params))
         }
         Trainee::Detector => {
             let (task, params) = DetectorTask::new(args.seed)?;
-            begin(args, &params)?;
+            begin(args, &sizes, &params)?;
             train(args, (task, params))
         }
     }
 }
 
 /// Weights from elsewhere. RootNet's trunk can begin as PoseNet's: both look at the same people.
-fn begin(args: &TrainArgs, params: &Params) -> Result<()> {
+fn begin(args: &TrainArgs, sizes: &NetSizes, params: &Params) -> Result<()> {
     let Some(path) = &args.from else { return Ok(()) };
     let file = WeightFile::open(path)?;
     if args.network == Trainee::Root && file.shape("pose_backbone.conv1.weight").is_some() {
         return root_task::start_from_pose(params, &file);
     }
-    params.read(|name| file.tensor(name, &Device::Cpu))
+    read_resized(params, sizes, &file)
 }
 
 fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
@@ -71,6 +71,11 @@ fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
     let bar = ProgressBar::new(options.samples).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     session::run(task, params, &options, &mut |progress| {
         bar.set_position(progress.samples);
+        if progress.loss.is_empty() {
+            // What an earlier run has done tells nothing of this one's speed.
+            bar.reset_eta();
+            return;
+        }
         bar.set_message(summary(progress, &progress.loss));
         if !progress.errors.is_empty() {
             bar.suspend(|| log::info!("{} samples: {}", progress.samples, summary(progress, &progress.errors)));

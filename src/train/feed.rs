@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::task::Task;
+use crate::pipeline::guarded;
 use crate::synth::random::Random;
 
 /// Blocks that are shuffled together.
@@ -31,6 +32,8 @@ pub struct Feed<S> {
     early: BTreeMap<u64, Vec<S>>,
     window: u64,
     ready: Vec<S>,
+    /// Samples of a block.
+    per_block: usize,
     /// Samples that were had before this feed began.
     skip: u64,
     makers: Vec<JoinHandle<()>>,
@@ -39,7 +42,9 @@ pub struct Feed<S> {
 impl<S: Send + 'static> Feed<S> {
     /// Starts `threads` makers. `had` samples of this seed are passed over: all blocks have as many samples as the first.
     pub fn start<T: Task<Sample = S>>(task: &Arc<T>, seed: u64, had: u64, threads: usize) -> Result<Self> {
-        let per_window = WINDOW * task.block(block_number(seed, 0))?.len().max(1) as u64;
+        let per_block = guarded("making samples", || task.block(block_number(seed, 0)))?.len();
+        ensure!(per_block > 0, "there are no samples");
+        let per_window = WINDOW * per_block as u64;
         let window = had / per_window;
         let next = Arc::new(AtomicU64::new(window * WINDOW));
         let (sender, blocks) = sync_channel(WINDOW as usize);
@@ -49,8 +54,16 @@ impl<S: Send + 'static> Feed<S> {
             thread::Builder::new().name(format!("samples {i}")).spawn(make).context("no thread to make samples")
         });
         let makers = makers.collect::<Result<_>>()?;
-        let early = BTreeMap::new();
-        Ok(Self { seed, blocks: Some(blocks), early, window, ready: Vec::new(), skip: had % per_window, makers })
+        Ok(Self {
+            seed,
+            blocks: Some(blocks),
+            early: BTreeMap::new(),
+            window,
+            ready: Vec::new(),
+            per_block,
+            skip: had % per_window,
+            makers,
+        })
     }
 
     /// The next samples.
@@ -69,8 +82,11 @@ impl<S: Send + 'static> Feed<S> {
         let wanted = self.window * WINDOW..(self.window + 1) * WINDOW;
         while wanted.clone().any(|number| !self.early.contains_key(&number)) {
             let blocks = self.blocks.as_ref().context("the feed has ended")?;
-            let (number, block) = blocks.recv().context("a thread that makes samples has failed")?;
-            self.early.insert(number, block?);
+            let (number, block) = blocks.recv().context("the threads that make samples have ended")?;
+            let block = block.context("no more samples")?;
+            // Else nobody could tell where an interrupted training was.
+            ensure!(block.len() == self.per_block, "a block of {} samples, not {}", block.len(), self.per_block);
+            self.early.insert(number, block);
         }
         self.ready = wanted.flat_map(|number| self.early.remove(&number).unwrap_or_default()).collect();
         let mut random = Random::fork(self.seed, self.window);
@@ -94,10 +110,10 @@ fn make_blocks<T: Task>(task: &T, seed: u64, next: &AtomicU64, sender: &SyncSend
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         let make = || task.block(block_number(seed, number));
-        let block = match &pool {
+        let block = guarded("making samples", || match &pool {
             Ok(pool) => pool.install(make),
             Err(_) => make(),
-        };
+        });
         let failed = block.is_err();
         if sender.send((number, block)).is_err() || failed {
             return;
@@ -110,7 +126,7 @@ impl<S> Drop for Feed<S> {
         // Makers end when nobody takes their blocks.
         self.blocks = None;
         for maker in self.makers.drain(..) {
-            // One that panicked has said so.
+            // A panic has become an error on the thread itself.
             let _ = maker.join();
         }
     }

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_trained_is_what_the_inference_network_reads() -> Result<()> {
-        let (sizes, joints, vertices, people) = (NetSizes::new(18, 64, 16)?, 5, 37, 4);
+        let (sizes, joints, vertices, people) = (NetSizes::new(18, 64, 16)?.with_widths(16, 16), 5, 37, 4);
         let (params, network) = Params::build(1, |b| I2l::new(&sizes, joints, vertices, b));
         let mut adam = Adam::new(&params);
         let params = Arc::new(params);
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_mesh_has_no_gradient_through_the_gaussians() -> Result<()> {
-        let sizes = NetSizes::new(18, 64, 16)?;
+        let sizes = NetSizes::new(18, 64, 16)?.with_widths(16, 16);
         let (params, network) = Params::build(2, |b| I2l::new(&sizes, 5, 20, b));
         let pass = Pass { params: Arc::new(params), is_training: true };
         let patches = Tensor::rand(0_f32, 255.0, (2, 3, 64, 64), &Device::Cpu)?;

@@ -6,7 +6,7 @@ use glam::{DVec3, Vec3};
 
 use super::i2l::{I2l, LixelOutput};
 use super::layers::Pass;
-use super::losses::{Faces, coordinate_loss, edge_length_loss, normal_vector_loss};
+use super::losses::{Faces, coordinate_loss, surface_losses};
 use super::ops::heatmap_cross_entropy;
 use super::params::Params;
 use super::people::{View, Viewer, lixels};
@@ -54,8 +54,7 @@ impl MeshTask {
         let topology = viewer.topology();
         let (joints, vertices) = (topology.skeleton.names.len(), topology.vertex_count);
         let (params, network) = Params::build(seed, |b| I2l::new(&sizes, joints, vertices, b));
-        let faces = Tensor::from_slice(topology.faces.as_flattened(), (topology.faces.len(), 3), &Device::Cpu)?;
-        let surface = surface.then(|| Faces::new(&faces)).transpose()?;
+        let surface = surface.then(|| Faces::new(&topology.faces, vertices)).transpose()?;
         let regressor = regressor_matrix(&topology.joint_regressor, vertices, &Device::Cpu)?;
         Ok((Self { stage, sizes, resnet, viewer, network, surface, regressor }, params))
     }
@@ -148,8 +147,8 @@ impl Task for MeshTask {
         ]);
         total = (((total + coords)? + carried)? + (heatmaps * HEATMAP_WEIGHT)?)?;
         if let Some(faces) = &self.surface {
-            let normal = normal_vector_loss(&out.coords, &vertices[0], &vertices[1], faces)?;
-            let edge = edge_length_loss(&out.coords, &vertices[0], &vertices[1], faces)?;
+            let [target, valid] = &vertices;
+            let [normal, edge] = surface_losses(&out.coords, target, valid, faces)?;
             parts.extend([("normal", number(&normal)?), ("edge", number(&edge)?)]);
             total = ((total + (normal * NORMAL_WEIGHT)?)? + edge)?;
         }

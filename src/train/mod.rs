@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 mod command;
+mod curves;
 pub mod feed;
 pub mod i2l;
 pub mod layers;
@@ -12,11 +13,14 @@ pub mod optimizer;
 pub mod params;
 pub mod people;
 pub mod person_detector;
+mod plot;
+mod resize;
 pub mod resnet;
 pub mod root_task;
 pub mod rootnet;
 pub mod session;
 pub mod task;
+mod workers;
 
 pub use command::run;
 pub use mesh_task::Stage;

@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_is_trained_is_what_the_inference_network_reads() -> Result<()> {
-        let sizes = NetSizes::new(18, 64, 16)?;
+        let sizes = NetSizes::new(18, 64, 16)?.with_widths(16, 16);
         let (params, network) = Params::build(3, |b| RootNet::new(&sizes, b));
         let mut adam = Adam::new(&params);
         let params = Arc::new(params);

@@ -1,22 +1,24 @@
 //! A training from its first step to its last: samples, steps on several threads, checkpoints, curves.
 //!
-//! Each thread has a replica of the parameters and a part of the batch, and does everything alone: they meet once a
-//! step. So the result depends on the number of threads, and on nothing else of the machine but its arithmetic.
+//! The result depends on the number of threads, and on nothing else of the machine but its arithmetic. Every file is
+//! whole at any moment, so whoever ends the program loses what came after the last checkpoint, and nothing more.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
 
-use super::checkpoint;
+use super::checkpoint::{self, Terms};
+use super::curves::Curves;
 use super::feed::{Feed, VALIDATION};
-use super::layers::Pass;
 use super::optimizer::{Adam, StepSchedule};
 use super::params::Params;
 use super::task::Task;
+use super::workers::{Named, Workers, add};
+use crate::pipeline::guarded;
 
 /// How to train.
 #[derive(Clone, Debug)]
@@ -55,10 +57,10 @@ pub struct Progress {
     pub samples: u64,
     /// Samples a second, of late.
     pub per_sec: f64,
-    /// Means of the loss and its parts, of late.
-    pub loss: Vec<(&'static str, f64)>,
+    /// Means of the loss and its parts, of late; none before the first step.
+    pub loss: Named,
     /// Errors on samples that are never learnt from, when they have just been measured.
-    pub errors: Vec<(&'static str, f64)>,
+    pub errors: Named,
 }
 
 /// Files of a training.
@@ -71,6 +73,8 @@ pub struct Files {
     pub weights: PathBuf,
     /// Loss and errors by samples.
     pub curves: PathBuf,
+    /// The same to look at.
+    pub picture: PathBuf,
 }
 
 impl Files {
@@ -82,40 +86,55 @@ impl Files {
             plateau: file("plateau.safetensors"),
             weights: file("weights.safetensors"),
             curves: file("curves.csv"),
+            picture: file("curves.png"),
         }
     }
 }
 
-/// Trains until all samples have been seen; goes on where an earlier run in the same folder stopped.
+/// Trains until all samples have been seen; goes on where an earlier run in the same folder stopped. Tells where it is
+/// before the first step and then from time to time.
 pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn FnMut(&Progress)) -> Result<()> {
     ensure!(options.threads > 0 && options.batch >= 2 * options.threads, "each thread needs two samples of a batch");
     fs::create_dir_all(&options.out).with_context(|| format!("cannot make the folder {}", options.out.display()))?;
     let files = Files::of(&options.out);
+    let terms = Terms { network: task.config_json(), batch: options.batch, seed: options.seed };
     let (mut adam, mut samples) = if files.checkpoint.is_file() {
-        checkpoint::resume(&params, &files.checkpoint)?
+        checkpoint::resume(&params, &terms, &files.checkpoint)?
     } else {
         (Adam::new(&params), 0)
     };
+    if samples >= options.samples {
+        log::info!("{} has seen {samples} samples: done. Ask for more to go on.", options.out.display());
+        return Ok(());
+    }
+    tell(&Progress { samples, per_sec: 0.0, loss: Vec::new(), errors: Vec::new() });
     let task = Arc::new(task);
-    let params = Arc::new(params);
     let workers = Workers::new(&params, options.threads)?;
     let schedule = {
         let release = StepSchedule::release(options.samples / options.batch as u64);
         StepSchedule { learning_rate: options.learning_rate, ..release }
     };
     let validation: Vec<T::Sample> = {
-        let blocks = (0..VALIDATION_BLOCKS).map(|i| task.block(VALIDATION + i));
+        let block = |number| guarded("making samples", || task.block(number));
+        let blocks = (VALIDATION..VALIDATION + VALIDATION_BLOCKS).into_par_iter().map(block);
         blocks.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect()
     };
     let mut feed = Feed::start(&task, options.seed, samples, options.makers)?;
-    let mut curves = Curves::open(&files.curves)?;
+    let mut curves = Curves::open(&files.curves, samples)?;
     let (mut saved, mut since, mut since_samples) = (Instant::now(), Instant::now(), samples);
-    let mut sums: Vec<(&'static str, f64)> = Vec::new();
+    let mut sums = Named::new();
     let mut on_plateau = schedule.at(adam.steps()) == schedule.learning_rate;
     while samples < options.samples {
         let batch = feed.take(options.batch)?;
         let loss = workers.step(&*task, &params, &batch)?;
-        clip(&params);
+        let is_sound = clip(&params).is_finite() && loss.iter().all(|(_, value)| value.is_finite());
+        ensure!(
+            is_sound,
+            "the loss is no number any more after {samples} samples ({}): a smaller --rate may help. What was learnt up \
+             to the last checkpoint is in {}",
+            loss.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", "),
+            options.out.display()
+        );
         let step = adam.steps();
         adam.step(&params, schedule.at(step) * ((step + 1) as f64 / WARM_UP as f64).min(1.0));
         samples += batch.len() as u64;
@@ -123,24 +142,30 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
 
         let done = samples >= options.samples;
         if adam.steps().is_multiple_of(CURVE_STEPS) || done {
-            let steps = sums.first().map_or(1.0, |_| ((samples - since_samples) / options.batch as u64).max(1) as f64);
+            let steps = ((samples - since_samples) / options.batch as u64).max(1) as f64;
             let mut progress = Progress {
                 samples,
                 per_sec: (samples - since_samples) as f64 / since.elapsed().as_secs_f64(),
                 loss: sums.drain(..).map(|(name, sum)| (name, sum / steps)).collect(),
                 errors: Vec::new(),
             };
-            if saved.elapsed() >= options.checkpoint_every || done {
-                checkpoint::save(&params, &adam, samples, &files.checkpoint)?;
-                checkpoint::save_weights(&params, &task.config_json(), &files.weights)?;
+            let is_time = saved.elapsed() >= options.checkpoint_every || done;
+            if is_time {
                 progress.errors = workers.errors(&*task, &params, &validation)?;
+            }
+            curves.add(samples, values(&progress))?;
+            if is_time {
+                task.save_weights(&params, &files.weights)?;
+                checkpoint::save(&params, &adam, samples, &terms, &files.checkpoint)?;
                 saved = Instant::now();
+                if let Err(error) = curves.draw(&files.picture) {
+                    log::warn!("{error:#}");
+                }
             }
             if on_plateau && schedule.at(adam.steps()) < schedule.learning_rate {
                 on_plateau = false;
-                checkpoint::save(&params, &adam, samples, &files.plateau)?;
+                checkpoint::save(&params, &adam, samples, &terms, &files.plateau)?;
             }
-            curves.add(&progress)?;
             tell(&progress);
             (since, since_samples) = (Instant::now(), samples);
         }
@@ -148,118 +173,206 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
     Ok(())
 }
 
-fn add(sums: &mut Vec<(&'static str, f64)>, loss: &[(&'static str, f64)]) {
-    if sums.is_empty() {
-        sums.extend(loss);
-    } else {
-        sums.iter_mut().zip(loss).for_each(|(sum, part)| sum.1 += part.1);
-    }
+/// What the curves are made of.
+fn values(progress: &Progress) -> impl Iterator<Item = (&'static str, f64)> {
+    let per_sec = ("samples_per_sec", progress.per_sec);
+    progress.loss.iter().chain(&progress.errors).copied().chain([per_sec])
 }
 
-fn clip(params: &Params) {
+/// Shortens a gradient that is too long; gives its length.
+fn clip(params: &Params) -> f64 {
     let mut gradients = params.gradients_mut();
     let length = gradients.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
     if length > LONGEST_GRADIENT {
         let scale = (LONGEST_GRADIENT / length) as f32;
         gradients.iter_mut().for_each(|g| *g *= scale);
     }
+    length
 }
 
-/// Threads with a replica of the parameters each.
-struct Workers {
-    pools: Vec<rayon::ThreadPool>,
-    replicas: Vec<Arc<Params>>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
 
-impl Workers {
-    fn new(params: &Params, threads: usize) -> Result<Self> {
-        let pool =
-            |i| rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("learner {i}")).build();
-        let pools = (0..threads).map(pool).collect::<Result<_, _>>().context("no thread to learn on")?;
-        Ok(Self { pools, replicas: (0..threads).map(|_| Arc::new(params.replica())).collect() })
+    use anyhow::bail;
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::nets::layers::Activation;
+    use crate::synth::random::Random;
+    use crate::train::layers::{Conv, Norm, Pass};
+    use crate::train::ops::{to_blocked, to_planar};
+    use crate::train::params::Start;
+    use crate::train::task::Loss;
+
+    /// Sums of three numbers out of sixteen, by a network of two layers; and what goes wrong.
+    struct Sums {
+        first: Conv,
+        norm: Norm,
+        last: Conv,
+        calls: AtomicU64,
+        trouble: Trouble,
     }
 
-    /// Runs `work` for each part of a batch on a thread of its own, with the parameters as they are now.
-    fn each<S: Send + Sync, R: Send>(
-        &self,
-        params: &Params,
-        batch: &[S],
-        is_training: bool,
-        work: impl Fn(&Pass, &[&S]) -> Result<R> + Sync,
-    ) -> Result<Vec<R>> {
-        let part = batch.len().div_ceil(self.pools.len());
-        let mut results: Vec<Option<Result<R>>> = Vec::new();
-        results.resize_with(self.pools.len(), || None);
-        std::thread::scope(|scope| {
-            for (((pool, replica), batch), result) in
-                self.pools.iter().zip(&self.replicas).zip(batch.chunks(part)).zip(&mut results)
-            {
-                let work = &work;
-                scope.spawn(move || {
-                    *result = Some(pool.install(|| {
-                        replica.values_mut().copy_from_slice(&params.values());
-                        let pass = Pass { params: Arc::clone(replica), is_training };
-                        work(&pass, &batch.iter().collect::<Vec<_>>())
-                    }));
-                });
+    #[derive(Clone, Copy)]
+    enum Trouble {
+        None,
+        /// From this call of the loss on.
+        Fails(u64),
+        Panics(u64),
+        NoNumber(u64),
+        BlockPanics,
+    }
+
+    /// Sixteen numbers and the sum of three.
+    type Sum = ([f32; 16], f32);
+
+    impl Sums {
+        fn new(trouble: Trouble) -> (Self, Params) {
+            let (params, (first, norm, last)) = Params::build(3, |b| {
+                let first = Conv::pointwise(16, 16, 4, Start::he(16), &mut b.pp("first"));
+                (first, Norm::new(16, &mut b.pp("norm")), Conv::head(16, 1, 4, &mut b.pp("last")))
+            });
+            (Self { first, norm, last, calls: AtomicU64::new(0), trouble }, params)
+        }
+
+        fn off(&self, pass: &Pass, batch: &[&Sum]) -> Result<Tensor> {
+            let numbers: Vec<f32> = batch.iter().flat_map(|sum| sum.0).collect();
+            let sums: Vec<f32> = batch.iter().map(|sum| sum.1).collect();
+            let numbers = Tensor::from_vec(numbers, (batch.len(), 16, 1, 1), &Device::Cpu)?;
+            let x = self.first.forward(pass, &to_blocked(&pass.image(&numbers)?)?)?;
+            let x = self.norm.forward(pass, &x, None, Activation::Relu)?;
+            let found = to_planar(&self.last.forward(pass, &x)?, 1)?.flatten_all()?;
+            Ok((found - Tensor::from_vec(sums, batch.len(), &Device::Cpu)?)?.abs()?.mean_all()?)
+        }
+    }
+
+    impl Task for Sums {
+        type Sample = Sum;
+
+        fn block(&self, number: u64) -> Result<Vec<Sum>> {
+            assert!(!matches!(self.trouble, Trouble::BlockPanics if number < VALIDATION), "a strange scene");
+            let mut random = Random::fork(number, 1);
+            let mut sum = || {
+                let numbers: [f32; 16] = std::array::from_fn(|_| random.normal());
+                (numbers, numbers[2] + numbers[3] - numbers[11])
+            };
+            Ok((0..3).map(|_| sum()).collect())
+        }
+
+        fn loss(&self, pass: &Pass, batch: &[&Sum]) -> Result<Loss> {
+            let call = self.calls.fetch_add(1, Ordering::Relaxed);
+            let off = self.off(pass, batch)?;
+            let total = match self.trouble {
+                Trouble::Fails(at) if call >= at => bail!("enough"),
+                Trouble::Panics(at) if call >= at => panic!("a strange picture"),
+                Trouble::NoNumber(at) if call >= at => (off * f64::NAN)?,
+                _ => off,
+            };
+            Ok(Loss { parts: vec![("half", total.to_scalar::<f32>()? / 2.0)], total })
+        }
+
+        fn errors(&self, pass: &Pass, batch: &[&Sum]) -> Result<Vec<(&'static str, f64, usize)>> {
+            let off: f32 = self.off(pass, batch)?.to_scalar()?;
+            Ok(vec![("off_mm", f64::from(off) * batch.len() as f64, batch.len())])
+        }
+
+        fn config_json(&self) -> String {
+            "{}".to_owned()
+        }
+    }
+
+    fn options(out: &Path, threads: usize, steps: u64) -> Options {
+        Options {
+            out: out.to_owned(),
+            samples: steps * 4,
+            batch: 4,
+            threads,
+            makers: 2,
+            learning_rate: 0.1,
+            seed: 5,
+            checkpoint_every: Duration::ZERO,
+        }
+    }
+
+    /// Runs `trouble`; what was told.
+    fn train(trouble: Trouble, options: &Options) -> (Result<()>, Vec<Progress>) {
+        let mut told = Vec::new();
+        let (task, params) = Sums::new(trouble);
+        (run(task, params, options, &mut |progress| told.push(progress.clone())), told)
+    }
+
+    /// The table without what the machine's speed decides.
+    fn curves(files: &Files) -> Result<Vec<String>> {
+        let text = fs::read_to_string(&files.curves)?;
+        Ok(text.lines().filter(|line| !line.contains("samples_per_sec")).map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn a_training_that_was_interrupted_twice_ends_with_the_same_bits() -> Result<()> {
+        for threads in [1, 2] {
+            let [whole, broken] = [tempfile::tempdir()?, tempfile::tempdir()?];
+            let (result, told) = train(Trouble::None, &options(whole.path(), threads, 170));
+            result?;
+            let errors: Vec<f64> = told.iter().flat_map(|p| &p.errors).map(|(_, error)| *error).collect();
+            assert_eq!(errors.len(), 4, "at 50, 100, 150 and 170 steps");
+            assert!(errors[3] < 0.7 * errors[0], "it learns: {errors:?}");
+
+            let calls = threads as u64;
+            for trouble in [Trouble::Fails(30 * calls), Trouble::Fails(70 * calls), Trouble::Panics(60 * calls)] {
+                assert!(train(trouble, &options(broken.path(), threads, 170)).0.is_err());
             }
-        });
-        results.into_iter().flatten().collect()
-    }
-
-    /// Gradients of a batch; the loss and its parts.
-    fn step<T: Task>(&self, task: &T, params: &Params, batch: &[T::Sample]) -> Result<Vec<(&'static str, f64)>> {
-        let losses = self.each(params, batch, true, |pass, batch| {
-            let loss = task.loss(pass, batch)?;
-            pass.params.backward(&loss.total)?;
-            let total = ("loss", f64::from(loss.total.to_scalar::<f32>()?));
-            let parts = loss.parts.into_iter().map(|(name, value)| (name, f64::from(value)));
-            Ok(std::iter::once(total).chain(parts).collect::<Vec<_>>())
-        })?;
-        params.gather(&self.replicas);
-        let mut sums = Vec::new();
-        losses.iter().for_each(|loss| add(&mut sums, loss));
-        sums.iter_mut().for_each(|sum| sum.1 /= losses.len() as f64);
-        Ok(sums)
-    }
-
-    /// Mean errors on samples.
-    fn errors<T: Task>(&self, task: &T, params: &Params, samples: &[T::Sample]) -> Result<Vec<(&'static str, f64)>> {
-        let mut sums: Vec<(&'static str, f64, usize)> = Vec::new();
-        for batch in samples.chunks(16 * self.pools.len()) {
-            for errors in self.each(params, batch, false, |pass, batch| task.errors(pass, batch))? {
-                if sums.is_empty() {
-                    sums = errors;
-                } else {
-                    sums.iter_mut().zip(errors).for_each(|(sum, one)| (sum.1, sum.2) = (sum.1 + one.1, sum.2 + one.2));
-                }
-            }
+            let (result, told) = train(Trouble::None, &options(broken.path(), threads, 170));
+            result?;
+            assert_eq!(told[0].samples, 400, "from the last checkpoint on");
+            let [whole, broken] = [&whole, &broken].map(|folder| Files::of(folder.path()));
+            assert!(fs::read(&whole.checkpoint)? == fs::read(&broken.checkpoint)?, "other weights, {threads} threads");
+            assert!(fs::read(&whole.plateau)? == fs::read(&broken.plateau)?);
+            assert!(fs::read(&whole.weights)? == fs::read(&broken.weights)?);
+            assert_eq!(curves(&whole)?, curves(&broken)?);
+            assert!(image::open(&broken.picture).is_ok());
         }
-        Ok(sums.into_iter().map(|(name, sum, count)| (name, sum / count.max(1) as f64)).collect())
-    }
-}
-
-/// The curves as a table of comma-separated values: samples, name, value.
-struct Curves(fs::File);
-
-impl Curves {
-    fn open(path: &Path) -> Result<Self> {
-        let is_new = !path.exists();
-        let open = || fs::OpenOptions::new().create(true).append(true).open(path);
-        let mut file = open().with_context(|| format!("cannot write {}", path.display()))?;
-        if is_new {
-            writeln!(file, "samples,name,value")?;
-        }
-        Ok(Self(file))
+        Ok(())
     }
 
-    fn add(&mut self, progress: &Progress) -> Result<()> {
-        let mut text = String::new();
-        for (name, value) in
-            progress.loss.iter().chain(&progress.errors).chain([&("samples_per_sec", progress.per_sec)])
-        {
-            text += &format!("{},{name},{value:.6}\n", progress.samples);
+    #[test]
+    fn what_goes_wrong_is_said_and_the_last_checkpoint_stays() -> Result<()> {
+        for (trouble, steps, expected) in [
+            (Trouble::Panics(60), 50, "a strange picture"),
+            (Trouble::NoNumber(110), 100, "the loss is no number any more after 440 samples (loss NaN, half NaN)"),
+            (Trouble::BlockPanics, 0, "a strange scene"),
+        ] {
+            let folder = tempfile::tempdir()?;
+            let error = format!("{:#}", train(trouble, &options(folder.path(), 1, 170)).0.unwrap_err());
+            assert!(error.contains(expected), "{error}");
+            let terms = Terms { network: "{}".to_owned(), batch: 4, seed: 5 };
+            let checkpoint =
+                checkpoint::resume(&Sums::new(Trouble::None).1, &terms, &Files::of(folder.path()).checkpoint);
+            assert_eq!(checkpoint.map_or(0, |(adam, _)| adam.steps()), steps);
         }
-        self.0.write_all(text.as_bytes()).context("cannot write the curves")
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_goes_on_with_its_own_training_alone() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        train(Trouble::None, &options(folder.path(), 1, 50)).0?;
+        let checkpoint = || fs::read(Files::of(folder.path()).checkpoint);
+        let before = checkpoint()?;
+        for other in [
+            Options { batch: 8, ..options(folder.path(), 1, 100) },
+            Options { seed: 6, ..options(folder.path(), 1, 100) },
+        ] {
+            assert!(train(Trouble::None, &other).0.is_err());
+        }
+        // It has seen all of these, and more.
+        let (result, told) = train(Trouble::None, &options(folder.path(), 1, 20));
+        assert!(result.is_ok() && told.is_empty());
+        assert_eq!(before, checkpoint()?);
+        // More samples, and another number of threads, are the same training.
+        let (result, told) = train(Trouble::None, &options(folder.path(), 2, 60));
+        result?;
+        assert_eq!((told[0].samples, told[told.len() - 1].samples), (200, 240));
+        Ok(())
     }
 }

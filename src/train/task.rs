@@ -1,9 +1,13 @@
 //! What is to be learnt: samples, a network, and what is wrong with what it says.
 
+use std::path::Path;
+
 use anyhow::Result;
 use candle_core::Tensor;
 
+use super::checkpoint;
 use super::layers::Pass;
+use super::params::Params;
 
 /// One network's training. The layers hold the places of their parameters; the numbers come with the [`Pass`].
 pub trait Task: Send + Sync + 'static {
@@ -22,6 +26,11 @@ pub trait Task: Send + Sync + 'static {
 
     /// What whoever reads the weights must know besides: the text of the JSON file beside a checkpoint.
     fn config_json(&self) -> String;
+
+    /// Writes the file that the inference networks read.
+    fn save_weights(&self, params: &Params, path: &Path) -> Result<()> {
+        checkpoint::save_weights(params, &self.config_json(), path)
+    }
 }
 
 /// A loss and what it is made of.

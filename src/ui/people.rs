@@ -156,7 +156,7 @@ fn details(ui: &mut Ui, person: &Person) {
         let source = match person.root_source {
             RootSource::RootNet => "RootNet",
             RootSource::BoxSize => "the size of the box: a rough guess, RootNet is missing",
-            RootSource::Truth => "the scene itself: this person was not found, but is there",
+            RootSource::Truth => "the truth: this person was not found, but is there",
         };
         ui.label(theme::hint("depth from"));
         ui.label(source);

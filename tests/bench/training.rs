@@ -8,7 +8,8 @@
 //!
 //! The network is a ResNet-18 trunk and three transposed convolutions to 128 channels of 32x32, on 8 images of
 //! 128x128; the loss is L1, the optimiser Adam. All ways take turns, so that noise meets them alike. A peer does a
-//! step for each line that it reads, and answers with the seconds it took and the seconds on a processor.
+//! step for each line that it reads, and answers with the seconds it took and the seconds on a processor. The losses of
+//! the surface are measured for themselves, on the stand-in body.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -16,10 +17,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Device, Result as CandleResult, Tensor};
+use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 use candle_nn::{AdamW, BatchNorm, Module, ModuleT, Optimizer, VarBuilder, VarMap};
+use lixelscope::body::standin;
 use lixelscope::nets::resnet::Depth;
 use lixelscope::train::layers::{DeconvStack, Pass};
+use lixelscope::train::losses::{Faces, surface_losses};
 use lixelscope::train::ops::to_blocked;
 use lixelscope::train::optimizer::Adam;
 use lixelscope::train::params::Params;
@@ -71,7 +74,27 @@ fn main() -> Result<()> {
             least_cpu * 1e3
         );
     }
+    println!("surface losses, forward and backward: {:.2} ms a person", surface_ms(rounds)?);
     Ok(())
+}
+
+/// Least milliseconds for a person of the stand-in body.
+fn surface_ms(rounds: usize) -> Result<f64> {
+    let body = standin::body()?;
+    let vertices = body.vertices_m.len();
+    let faces = Faces::new(&body.faces, vertices)?;
+    let shape = (BATCH, vertices, 3);
+    let output = Var::from_tensor(&Tensor::rand(0_f32, 31.0, shape, &Device::Cpu)?)?;
+    let target = Tensor::rand(0_f32, 31.0, shape, &Device::Cpu)?;
+    let valid = target.narrow(2, 0, 1)?.ones_like()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..rounds {
+        let start = Instant::now();
+        let [normal, edge] = surface_losses(&output, &target, &valid, &faces)?;
+        ((normal * 0.1)? + edge)?.backward()?;
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    Ok(least * 1e3 / BATCH as f64)
 }
 
 fn timed(mut step: impl FnMut() -> Result<()> + 'static) -> Step {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use candle_core::{Tensor, Var};
+use anyhow::{Context, Result, anyhow};
+use candle_core::{DType, Tensor, Var};
 use glam::DVec3;
 
 use lixelscope::eval::aligned;
@@ -11,7 +11,7 @@ use lixelscope::eval::metrics::{
     Alignment, PCK_THRESHOLD_MM, auc_percent, auc_thresholds_mm, distances, f_scores, mpjpe, pa_mpjpe, pck_percent,
     root_error,
 };
-use lixelscope::train::losses::{Faces, coordinate_loss, edge_length_loss, normal_vector_loss};
+use lixelscope::train::losses::{Faces, coordinate_loss, surface_losses};
 
 use crate::compare::{Expected, Report, Tolerance};
 
@@ -82,7 +82,10 @@ pub fn losses(case: &Path) -> Result<Report> {
     let target = expected.tensor("target")?;
     let valid = expected.tensor("valid")?;
     let is_3d = expected.tensor("is_3d")?;
-    let faces = Faces::new(&expected.tensor("faces")?)?;
+    let faces = expected.tensor("faces")?.to_dtype(DType::U32)?.to_vec2::<u32>()?;
+    let faces =
+        faces.into_iter().map(|face| <[u32; 3]>::try_from(face).map_err(|_| anyhow!("a face is three vertices")));
+    let faces = Faces::new(&faces.collect::<Result<Vec<_>>>()?, target.dim(1)?)?;
     let mut check = |name: &str, loss: Tensor| -> Result<()> {
         let gradients = loss.backward()?;
         let gradient = gradients.get(&output).context("the loss does not depend on the output")?;
@@ -90,7 +93,8 @@ pub fn losses(case: &Path) -> Result<Report> {
         expected.compare(&mut report, &format!("{name}_grad"), gradient, LOSS)
     };
     check("coord", coordinate_loss(&output, &target, &valid, &is_3d)?)?;
-    check("normal", normal_vector_loss(&output, &target, &valid, &faces)?)?;
-    check("edge", edge_length_loss(&output, &target, &valid, &faces)?)?;
+    let [normal, edge] = surface_losses(&output, &target, &valid, &faces)?;
+    check("normal", normal)?;
+    check("edge", edge)?;
     Ok(expected.finish(report))
 }

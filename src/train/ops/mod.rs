@@ -12,6 +12,7 @@ mod lines;
 mod norm;
 mod pool;
 mod soft_argmax;
+mod surface;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ pub use lines::axis_means;
 pub use norm::{NormOp, batch_norm, running_norm};
 pub use pool::max_pool;
 pub use soft_argmax::soft_argmax;
+pub use surface::{Faces, surface_losses};
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
