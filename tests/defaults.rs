@@ -277,3 +277,21 @@ fn strange_pictures_do_no_harm() -> Result<()> {
     ensure!(overlay.is_file(), "{} is there", overlay.display());
     Ok(())
 }
+
+/// `cargo test --release --test defaults -- --ignored` draws the README's picture of what happens outside of their
+/// world: the sign, and what is made of it.
+#[test]
+#[ignore = "writes a picture of the README"]
+fn the_picture_of_the_readme() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let sign = sign_figure([480, 480]);
+    sign.save(folder.path().join("sign.png"))?;
+    let args = ["run", "--source", "sign.png", "--min-score", "0.05", "--max-people", "1", "--out", "out", "--overlay"];
+    run(alone(folder.path())?.args(args), 0)?;
+    let seen = image::open(folder.path().join("out/overlay_000000.png"))?.to_rgb8();
+    let mut both = RgbImage::new(960, 480);
+    image::imageops::replace(&mut both, &sign, 0, 0);
+    image::imageops::replace(&mut both, &seen, 480, 0);
+    both.save(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/outside.png"))?;
+    Ok(())
+}

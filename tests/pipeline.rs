@@ -409,7 +409,9 @@ fn frames_that_are_made_are_made_for_someone_and_the_film_goes_on_at_its_speed()
     assert_eq!(shown.len() as u64, FRAMES, "every frame that was made was shown: {shown:?}");
     let last = shown[shown.len() - 1];
     assert!(last >= 2 * FRAMES, "the film went on while a frame was looked at: {shown:?}");
-    assert_eq!(live.status().frames_dropped, last + 1 - FRAMES, "those that were passed over are counted: {shown:?}");
+    // While the last one was looked at, more were passed over.
+    let dropped = live.status().frames_dropped;
+    assert!(dropped >= last + 1 - FRAMES, "those that were passed over are counted: {shown:?}, {dropped}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::pipeline::{Command, Phase};
 use crate::render::MeshColour;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{BoxSource, CameraSetting, DetectorKind, SourceSpec};
+use crate::space::Intrinsics;
 
 pub(super) fn bar(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
@@ -19,7 +20,7 @@ pub(super) fn bar(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec
         estimator(ui, state, actions);
         ui.add_space(theme::GAP);
         boxes(ui, state, actions);
-        camera(ui, state, actions);
+        camera(ui, view, state, actions);
         draw(ui, view, state);
         let text = tip(ui.ctx(), "Save the frame as it is drawn, as PNG", Hotkey::Save);
         if ui.add_enabled(view.result.is_some(), Button::new("Save")).on_hover_text(text).clicked() {
@@ -272,9 +273,11 @@ fn boxes(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
     });
 }
 
-fn camera(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
+fn camera(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>) {
+    // A frame that was made brings its own along.
+    let known = view.result.filter(|result| result.frame.truth.is_some()).map(|result| result.intrinsics.fx);
     let value = match state.settings.camera {
-        CameraSetting::Normalised => "1500 px".to_owned(),
+        CameraSetting::Normalised => format!("{:.0} px", known.unwrap_or(Intrinsics::NORMALISED_FOCAL_PX)),
         CameraSetting::FocalPx(focal) => format!("{focal:.0} px"),
         CameraSetting::HorizontalFov(fov_rad) => format!("{:.0}°", fov_rad.to_degrees()),
         CameraSetting::Calibrated { .. } => "calibrated".to_owned(),
@@ -284,7 +287,8 @@ fn camera(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
         let now = state.settings.camera;
         let mut wanted = None;
         let is = |camera: &CameraSetting| std::mem::discriminant(camera) == std::mem::discriminant(&now);
-        let normalised = ui.radio(now == CameraSetting::Normalised, "Unknown: the papers' 1500 px");
+        let text = if known.is_some() { "The scene's own" } else { "Unknown: the papers' 1500 px" };
+        let normalised = ui.radio(now == CameraSetting::Normalised, text);
         if normalised.on_hover_text("Depths then belong to that camera").clicked() {
             wanted = Some(CameraSetting::Normalised);
         }
