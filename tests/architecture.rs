@@ -11,7 +11,6 @@ const WALLS: &[(&str, &[&str])] = &[
     ("candle_core", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs", "bench/"]),
     ("candle_nn", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs", "bench/"]),
     ("wgpu", &["render/", "app.rs", "app/"]),
-    ("egui_wgpu", &["app.rs", "app/"]),
     ("winit", &["app.rs", "app/"]),
     ("egui_winit", &["app.rs", "app/"]),
     ("egui", &["ui/", "app.rs", "app/"]),

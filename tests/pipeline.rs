@@ -351,6 +351,67 @@ fn a_camera_drops_frames_that_nobody_takes_and_counts_them() {
     assert_eq!(status.backend, "fake");
 }
 
+/// Makes frames when it is asked, ten milliseconds apart.
+struct Made {
+    index: u64,
+    made: Arc<AtomicU64>,
+    left: u64,
+}
+
+impl FrameSource for Made {
+    fn describe(&self) -> String {
+        "made".into()
+    }
+    fn is_live(&self) -> bool {
+        false
+    }
+    fn frame_interval(&self) -> Option<Duration> {
+        Some(Duration::from_millis(10))
+    }
+    fn can_skip(&self) -> bool {
+        true
+    }
+    fn skip(&mut self, frames: u64) {
+        self.index += frames;
+    }
+    fn next(&mut self) -> Result<Next> {
+        if self.left == 0 {
+            return Ok(Next::Ended("enough".into()));
+        }
+        self.left -= 1;
+        self.index += 1;
+        self.made.fetch_add(1, Ordering::SeqCst);
+        Ok(Next::Frame(frame(self.index - 1)))
+    }
+}
+
+#[test]
+fn frames_that_are_made_are_made_for_someone_and_the_film_goes_on_at_its_speed() {
+    const FRAMES: u64 = 8;
+    let made = Arc::new(AtomicU64::new(0));
+    let source = Mutex::new(Some(Made { index: 0, made: Arc::clone(&made), left: FRAMES }));
+    let open: Arc<OpenSource> = Arc::new(move |_: &SourceSpec| match source.lock().unwrap().take() {
+        Some(source) => Ok(Box::new(source) as Box<dyn FrameSource>),
+        None => bail!("nothing to open"),
+    });
+    // Each frame takes four times as long as the film has for it.
+    let slow = || FakeEstimator { delay: Duration::from_millis(40), ..FakeEstimator::default() };
+    let live = Live::start_with(settings(), Some(spec()), || {}, open, loads(slow));
+    let mut shown = Vec::new();
+    wait_for("the end", || {
+        let index = live.newest().map(|result| result.frame.index);
+        if shown.last().copied() != index {
+            shown.extend(index);
+        }
+        matches!(live.status().phase, Phase::Ended(_)).then_some(())
+    });
+    assert_eq!(made.load(Ordering::SeqCst), FRAMES);
+    assert_eq!(shown.len() as u64, FRAMES, "every frame that was made was shown: {shown:?}");
+    let last = shown[shown.len() - 1];
+    assert!(last >= 2 * FRAMES, "the film went on while a frame was looked at: {shown:?}");
+    assert_eq!(live.status().frames_dropped, last + 1 - FRAMES, "those that were passed over are counted: {shown:?}");
+}
+
 #[test]
 fn a_pause_holds_and_a_step_shows_exactly_one_more() {
     let (source, _) = script(false, 0..50);

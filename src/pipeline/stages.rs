@@ -15,6 +15,7 @@ use crate::capture::{Frame, SourceKind};
 use crate::crop::Crop;
 use crate::detect::track::{TrackedPerson, Tracker, TrackerConfig};
 use crate::detect::{Detector, PersonBox};
+use crate::models::Weights;
 use crate::result::{
     BodyParams, EstimatorKind, FrameResult, Heatmaps, Landmark, MeshSource, Person, PersonMesh, RootSource, Skeleton,
     Stage, StageTimes,
@@ -65,6 +66,11 @@ pub trait RootEstimator: Send {
     fn estimate_crops(&mut self, patches: &Patches<'_>, intrinsics: &Intrinsics) -> Result<Vec<RootInCrop>> {
         self.estimate(patches.images(), patches.crops, intrinsics)
     }
+
+    /// The weights that it runs with, where it has any.
+    fn weights(&self) -> Option<&Weights> {
+        None
+    }
 }
 
 /// RootNet's answer for one patch.
@@ -101,6 +107,11 @@ pub trait LixelEstimator: Send {
     /// Whether it cuts the patches out itself.
     fn cuts_patches(&self) -> bool {
         false
+    }
+
+    /// The weights that it runs with, where it has any.
+    fn weights(&self) -> Option<&Weights> {
+        None
     }
 }
 
@@ -175,6 +186,15 @@ impl Stages {
             frames_until_detection: 0,
             boxes: Vec::new(),
         }
+    }
+
+    /// The weights of the networks that run, in the order of the stages.
+    pub fn weights(&self) -> Vec<Weights> {
+        let detector = self.detector.as_ref().filter(|_| self.settings.boxes == BoxSource::Detector);
+        let detector = detector.and_then(|detector| detector.weights());
+        let root = self.root.as_ref().and_then(|root| root.weights());
+        let estimator = self.estimator.as_ref().and_then(|estimator| estimator.weights());
+        [detector, root, estimator].into_iter().flatten().cloned().collect()
     }
 
     /// The settings in force.
