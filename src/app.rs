@@ -87,11 +87,15 @@ enum Event {
 
 /// Opens the window and stays until it is closed. Must be called on the main thread.
 pub fn run(settings: Settings, source: Option<SourceSpec>, options: WindowOptions) -> Result<()> {
-    run_with_feed(options, |waker| Live::start(settings, source, move || waker.wake()))
+    open(options, true, |waker| Live::start(settings, source, move || waker.wake()))
 }
 
-/// As [`run`], with results from anywhere.
+/// As [`run`], with results from anywhere, and no heatmaps until someone asks for them.
 pub fn run_with_feed<F: Feed>(options: WindowOptions, start: impl FnOnce(Waker) -> F) -> Result<()> {
+    open(options, false, start)
+}
+
+fn open<F: Feed>(options: WindowOptions, greets: bool, start: impl FnOnce(Waker) -> F) -> Result<()> {
     let event_loop = EventLoop::with_user_event()
         .build()
         .context("no window can be opened here: is there a display? (`lixelscope run` works without one)")?;
@@ -111,6 +115,8 @@ pub fn run_with_feed<F: Feed>(options: WindowOptions, start: impl FnOnce(Waker) 
         window: None,
         repaint_at: None,
         title: String::new(),
+        greets,
+        rates: Rates::default(),
         failed: None,
     };
     event_loop.run_app(&mut app).context("the window's event loop")?;
@@ -129,7 +135,33 @@ struct App<F> {
     /// When to paint again though nothing new came: an animation, a second try.
     repaint_at: Option<Instant>,
     title: String,
+    /// Heatmaps are to be shown with the first people.
+    greets: bool,
+    rates: Rates,
     failed: Option<anyhow::Error>,
+}
+
+/// How often the window is painted and what that takes, for the log.
+#[derive(Default)]
+struct Rates {
+    since: Option<Instant>,
+    pictures: u32,
+    busy: Duration,
+}
+
+impl Rates {
+    fn note(&mut self, busy: Duration) {
+        const EVERY: Duration = Duration::from_secs(2);
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.pictures += 1;
+        self.busy += busy;
+        if since.elapsed() >= EVERY {
+            let per_sec = f64::from(self.pictures) / since.elapsed().as_secs_f64();
+            let ms = self.busy.as_secs_f64() * 1e3 / f64::from(self.pictures);
+            log::debug!("{per_sec:.1} pictures a second, {ms:.1} ms each");
+            *self = Self::default();
+        }
+    }
 }
 
 /// The newest result with the true people of its frame, made once for each result.
@@ -280,6 +312,7 @@ impl<F: Feed> App<F> {
         }
         let Some(graphics) = &mut open.graphics else { return };
 
+        let started = Instant::now();
         let result = self.feed.newest().map(|result| self.with_truth.of(result, self.state.truth));
         let status = self.feed.status();
         if self.title != status.source {
@@ -303,6 +336,9 @@ impl<F: Feed> App<F> {
             shown = ui::show(ui, &view, state);
             actions.append(&mut shown.actions);
         });
+        if self.greets && let Some(result) = &result {
+            self.greets = !state.greet(result, &mut actions);
+        }
         open.input.handle_platform_output(&open.window, output.platform_output);
 
         let per_pt = output.pixels_per_point;
@@ -311,6 +347,7 @@ impl<F: Feed> App<F> {
         graphics.draw_views(result.as_ref(), &self.state.draw, &self.state.orbit, &shown);
         let painted = graphics.paint(&open.window, &primitives, per_pt);
         graphics.free_textures(&mut output.textures_delta);
+        self.rates.note(started.elapsed());
 
         if let Some(root) = output.viewport_output.get(&egui::ViewportId::ROOT) {
             self.repaint_after(root.repaint_delay);

@@ -2,7 +2,10 @@
 //!
 //! Weights do not change how long a network takes, so they are drawn from a fixed seed: the figures need no checkpoint
 //! and are the same for everyone. Operations are those of the CPU's kernels (`kernels::multiply_adds`), held against
-//! what the same threads reach with everything in registers.
+//! what the same threads reach with everything in registers. At the end the whole of it, with the weights that the
+//! program uses: see `default_path`.
+
+mod default_path;
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,7 +19,7 @@ use candle_nn::{Init, VarBuilder};
 use image::RgbImage;
 use serde::Serialize;
 
-use crate::cli::{BadInput, BenchArgs};
+use crate::cli::{self, BadInput, BenchArgs};
 use crate::nets::i2l::{I2l, I2lShape, ParamShape};
 use crate::nets::input::patches_tensor;
 use crate::nets::kernels::{self, Isa};
@@ -28,6 +31,8 @@ use crate::nets::resnet::{Depth, Stages, Stem};
 use crate::nets::rootnet::RootNet;
 use crate::nets::{self, Lap, NetSizes};
 use crate::pipeline::infer;
+use crate::settings::Settings;
+use default_path::DefaultPath;
 
 /// Milliseconds of one stage over the runs.
 #[derive(Clone, Debug, Serialize)]
@@ -75,6 +80,8 @@ struct Report {
     runs: u32,
     rows: Vec<Row>,
     networks: Vec<Cost>,
+    /// The whole of it, where it was timed.
+    default_path: Option<DefaultPath>,
 }
 
 /// A network that can be timed: takes a batch, calls `lap` at the end of each stage.
@@ -99,12 +106,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.batch.contains(&0) {
         return Err(BadInput("--batch: a batch holds at least one person".into()).into());
     }
-    let wanted: Vec<_> = NETWORKS
-        .iter()
-        .filter(|(name, _)| args.only.is_empty() || args.only.iter().any(|part| name.contains(part.as_str())))
-        .collect();
-    if wanted.is_empty() {
-        let names = NETWORKS.map(|(name, _)| name).join(", ");
+    let models = cli::models_folder(args.models.as_deref())?;
+    let is_wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|part| name.contains(part.as_str()));
+    let wanted: Vec<_> = NETWORKS.iter().filter(|(name, _)| is_wanted(name)).collect();
+    let with_path = is_wanted(default_path::NAME);
+    if wanted.is_empty() && !with_path {
+        let names = NETWORKS.map(|(name, _)| name).join(", ") + ", " + default_path::NAME;
         return Err(BadInput(format!("--only: no network has such a name; there are {names}")).into());
     }
     if let Some(threads) = args.threads {
@@ -153,9 +160,24 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         drop(run);
         kernels::release_memory();
     }
+    let mut path_figures = None;
+    if with_path {
+        match default_path::measure(args.backend, &models, args.runs * Settings::with_models(models.clone()).detect_every) {
+            Ok((figures, path_rows)) => {
+                path_rows.iter().for_each(|row| say(line(row)));
+                rows.extend(path_rows);
+                say(figures.to_string());
+                path_figures = Some(figures);
+            }
+            // A program without weights of its own.
+            Err(error) if args.only.is_empty() => say(format!("{:15} not timed: {error:#}", default_path::NAME)),
+            Err(error) => return Err(error),
+        }
+    }
     if let Some(path) = &args.json {
+        let default_path = path_figures;
         let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
-        let report = Report { version, backend, threads, peak_gflops, runs: args.runs, rows, networks };
+        let report = Report { version, backend, threads, peak_gflops, runs: args.runs, rows, networks, default_path };
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }

@@ -249,6 +249,9 @@ pub struct BenchArgs {
     /// Only networks whose name contains this; repeat it for more.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
+    /// Folder of checkpoints, for the default path [default: `LIXELSCOPE_MODELS`, else the platform's data folder].
+    #[arg(long, value_name = "DIR")]
+    pub models: Option<PathBuf>,
     /// Batch sizes.
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4])]
     pub batch: Vec<usize>,
@@ -275,6 +278,9 @@ pub struct ConvertArgs {
     pub input: PathBuf,
     /// The safetensors file to write.
     pub output: PathBuf,
+    /// Filters and matrices as 16-bit floats: half the bytes.
+    #[arg(long = "f16")]
+    pub half: bool,
 }
 
 /// Arguments of `body`.

@@ -4,11 +4,12 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::panic::catch_unwind;
+use std::path::Path;
 
 use anyhow::Result;
 
 use crate::cli::{self, DoctorArgs};
-use crate::models::{self, Entry, Role, Status};
+use crate::models::{self, Entry, Origin, Role, Status};
 use crate::pipeline::infer;
 use crate::render::Gpu;
 use crate::settings::Backend;
@@ -25,9 +26,14 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     let entries = models::survey(&folder);
     for entry in &entries {
         match &entry.status {
-            Status::Found { path, summary } => {
+            Status::Found { origin: Origin::File(path), summary } => {
                 line(&mut out, "found", entry.role.what(), summary)?;
                 detail(&mut out, "", path.display())?;
+            }
+            Status::Found { origin: Origin::BuiltIn, summary } => {
+                line(&mut out, "built in", entry.role.what(), &format!("{}; {summary}", models::BUILT_IN))?;
+                detail(&mut out, "your own take their place: ", entry.role.names().join(", "))?;
+                detail(&mut out, "get them: ", entry.role.where_to_get())?;
             }
             Status::Missing { names, where_to_get } => {
                 line(&mut out, "missing", entry.role.what(), "")?;
@@ -44,12 +50,13 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     writeln!(out, "\nestimators")?;
     for kind in [EstimatorKind::Body, EstimatorKind::Hand, EstimatorKind::Skeleton] {
         let name = format!("--estimator {}", format!("{kind:?}").to_lowercase());
-        let Needs { lacks, makes_do } = needs(&entries, kind);
+        let Needs { lacks, uses, makes_do } = needs(&folder, &entries, kind);
         if lacks.is_empty() {
-            line(&mut out, "ready", &name, &makes_do.join("; "))?;
+            line(&mut out, "ready", &name, &uses.join("; "))?;
         } else {
             line(&mut out, "lacks", &name, &lacks.join(", "))?;
         }
+        makes_do.iter().try_for_each(|what| detail(&mut out, "", what))?;
     }
 
     writeln!(out, "\nbackends of the networks")?;
@@ -93,17 +100,22 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     Ok(())
 }
 
-/// What an estimator cannot do without, and what it makes do without.
+/// What an estimator cannot do without, what it works with, and what it makes do without.
+#[derive(Default)]
 struct Needs {
     lacks: Vec<&'static str>,
+    uses: Vec<String>,
     makes_do: Vec<&'static str>,
 }
 
 /// As the loader of the pipeline sees it.
-fn needs(entries: &[Entry], kind: EstimatorKind) -> Needs {
+fn needs(folder: &Path, entries: &[Entry], kind: EstimatorKind) -> Needs {
     let found = |role| {
         entries.iter().find(|entry| entry.role == role).and_then(|entry| match &entry.status {
-            Status::Found { path, .. } => Some(path),
+            Status::Found { origin, .. } => Some(match origin {
+                Origin::BuiltIn => format!("{} (built in)", role.name()),
+                Origin::File(_) => format!("{} (yours)", role.name()),
+            }),
             _ => None,
         })
     };
@@ -112,21 +124,30 @@ fn needs(entries: &[Entry], kind: EstimatorKind) -> Needs {
         EstimatorKind::Hand => (Role::I2lHand, Some(Role::Mano), Role::RootNetHand),
         EstimatorKind::Skeleton => (Role::PoseNet3d, None, Role::RootNet),
     };
-    let mut needs = Needs { lacks: Vec::new(), makes_do: Vec::new() };
+    let mut needs = Needs::default();
+    let detector = found(Role::Detector).or_else(|| found(Role::LightDetector));
+    match &detector {
+        None => needs.makes_do.push("boxes are yours to give (--box, --whole-frame): there is no detector"),
+        Some(_) if kind == EstimatorKind::Hand => {
+            needs.makes_do.push("boxes are yours to give (--box, --whole-frame): detectors find people, not hands");
+        }
+        Some(_) => needs.uses.extend(detector),
+    }
+    match found(root) {
+        None => {
+            needs.makes_do.push("distances are guessed from the size of the box: there is no RootNet for it");
+        }
+        uses => needs.uses.extend(uses),
+    }
     match (found(network), body) {
-        (None, _) => needs.lacks.push(network.what()),
-        (Some(snapshot), Some(body)) if found(body).is_none() && !models::carries_faces(snapshot) => {
+        (None, _) => {
+            needs.lacks.push(network.what());
+            needs.makes_do.clear();
+        }
+        (Some(_), Some(body)) if found(body).is_none() && !models::brings_faces(folder, network) => {
             needs.lacks.push(body.what());
         }
-        _ => {}
-    }
-    if found(Role::Detector).is_none() && found(Role::LightDetector).is_none() {
-        needs.makes_do.push("boxes are yours to give (--box, --whole-frame): there is no detector");
-    } else if kind == EstimatorKind::Hand {
-        needs.makes_do.push("boxes are yours to give (--box, --whole-frame): detectors find people, not hands");
-    }
-    if found(root).is_none() {
-        needs.makes_do.push("distances are guessed from the size of the box: there is no RootNet for it");
+        (uses, _) => needs.uses.extend(uses),
     }
     needs
 }

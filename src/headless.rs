@@ -13,10 +13,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::body::export;
 use crate::capture::{self, Next};
 use crate::cli::{BadInput, BodyArgs, ConvertArgs, RunArgs, SynthArgs};
+use crate::models::Weights;
 use crate::nets::convert::convert as convert_checkpoint;
 use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
-use crate::record::{jsonl::FrameRecord, obj};
+use crate::record::{jsonl::FrameRecord, manifest::Manifest, obj};
 use crate::render::{DrawOptions, OffscreenRenderer};
 use crate::result::{EstimatorKind, FrameResult, Stage};
 use crate::settings::{BoxSource, Settings};
@@ -36,6 +37,16 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut out = Output::create(args)?;
     let mut stages = load_stages(settings)?;
     stages.begin(source.kind());
+    let settings = stages.settings();
+    let manifest = Manifest {
+        version: env!("CARGO_PKG_VERSION"),
+        source: &source.describe(),
+        backend: settings.backend,
+        estimator: settings.estimator,
+        mesh: settings.mesh_source,
+        weights: &stages.weights(),
+    };
+    manifest.write(&args.out)?;
 
     let expected = match (args.frames, source.frame_count()) {
         (Some(wanted), Some(there)) => Some(wanted.min(there)),
@@ -116,7 +127,13 @@ pub(crate) fn load_stages(settings: Settings) -> Result<Stages> {
         },
     });
     bar.finish_and_clear();
-    if missing.is_empty() { Ok(stages) } else { Err(BadInput(missing.join("\n")).into()) }
+    if !missing.is_empty() {
+        return Err(BadInput(missing.join("\n")).into());
+    }
+    for Weights { role, origin } in stages.weights() {
+        log::info!("{}: {origin}", role.what());
+    }
+    Ok(stages)
 }
 
 /// A bar hides itself where stderr is no terminal.
@@ -207,12 +224,13 @@ pub fn convert(args: &ConvertArgs) -> Result<()> {
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
         return Err(BadInput(format!("{}: the output must end in .safetensors", args.output.display())).into());
     }
-    let converted = convert_checkpoint(&args.input, &args.output, |done, total| {
+    let converted = convert_checkpoint(&args.input, &args.output, args.half, |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
     let mib = converted.bytes as f64 / f64::from(1 << 20);
-    log::info!("{} tensors, {mib:.1} MiB, written to {}", converted.tensors, args.output.display());
+    let halved = if args.half { format!(" ({} of 16-bit floats)", converted.halved) } else { String::new() };
+    log::info!("{} tensors{halved}, {mib:.1} MiB, written to {}", converted.tensors, args.output.display());
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use glam::Vec3;
 use lixelscope::body::{BodyModel, Family, SnapshotBody};
-use lixelscope::models::{self, Role, Status};
+use lixelscope::models::{self, Origin, Role, Status};
 use lixelscope::nets::convert::convert;
 use lixelscope::nets::weights::{self, Container, LoadOptions, WeightFile};
 use safetensors::Dtype;
@@ -67,7 +67,7 @@ fn a_converted_checkpoint_is_the_same_checkpoint() {
     for (name, _) in CHECKPOINTS {
         let output = folder.path().join("out.safetensors");
         let mut progress = Vec::new();
-        let converted = convert(&golden(name), &output, |done, total| progress.push((done, total))).unwrap();
+        let converted = convert(&golden(name), &output, false, |done, total| progress.push((done, total))).unwrap();
         assert_eq!(converted.tensors, expected.names().count());
         assert_eq!(converted.bytes, std::fs::metadata(&output).unwrap().len());
         let &(done, total) = progress.last().unwrap();
@@ -88,13 +88,13 @@ fn convert_refuses_to_write_over_its_input_and_leaves_nothing_behind() {
     let input = folder.path().join("in.safetensors");
     std::fs::copy(golden("checkpoint_expected.safetensors"), &input).unwrap();
     let again = folder.path().join(".").join("in.safetensors");
-    let error = convert(&input, &again, |_, _| {}).unwrap_err();
+    let error = convert(&input, &again, false, |_, _| {}).unwrap_err();
     assert!(error.to_string().contains("input itself"), "{error:#}");
-    assert!(convert(&input, &folder.path().join("none/out.safetensors"), |_, _| {}).is_err());
-    assert!(convert(&input, &folder.path().join("out.pth"), |_, _| {}).is_err());
+    assert!(convert(&input, &folder.path().join("none/out.safetensors"), false, |_, _| {}).is_err());
+    assert!(convert(&input, &folder.path().join("out.pth"), false, |_, _| {}).is_err());
     let broken = folder.path().join("broken.pth");
     std::fs::write(&broken, b"PK\x03\x04").unwrap();
-    assert!(convert(&broken, &folder.path().join("out.safetensors"), |_, _| {}).is_err());
+    assert!(convert(&broken, &folder.path().join("out.safetensors"), false, |_, _| {}).is_err());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     assert_same_tensors(
         &WeightFile::open(&input).unwrap(),
@@ -315,9 +315,7 @@ fn the_survey_tells_found_from_missing_from_unreadable() {
     assert!(unreadable(Role::RootNet).contains("root.depth_layer.weight"));
     assert!(unreadable(Role::PoseNet3d).contains("head.final_layer.weight"));
     assert!(unreadable(Role::I2lHand).contains("<!DOCTYPE"));
-    for role in [Role::Detector, Role::RootNetHand] {
-        assert!(matches!(status(role), Status::Missing { names, .. } if !names.is_empty()));
-    }
+    assert!(matches!(status(Role::Detector), Status::Missing { names, .. } if !names.is_empty()));
     // A body under the name of a hand, and every role's checkpoint is known to the survey.
     let wrong = tempfile::tempdir().unwrap();
     std::fs::copy(golden("smpl_layout_plain_py3.pkl"), wrong.path().join("MANO_RIGHT.pkl")).unwrap();
@@ -329,6 +327,8 @@ fn the_survey_tells_found_from_missing_from_unreadable() {
         let Status::Unreadable { why, .. } = &entry.status else { panic!("{entry:?}") };
         assert!(why.contains(if entry.role == Role::Mano { "SMPL" } else { "it has no " }), "{why}");
     }
+    // Without files there is what the program brings, and nothing else.
     let nowhere = models::survey(&folder.path().join("nowhere"));
-    assert!(nowhere.iter().all(|entry| matches!(entry.status, Status::Missing { .. })));
+    let built_in = |status: &Status| matches!(status, Status::Found { origin: Origin::BuiltIn, .. });
+    assert!(nowhere.iter().all(|entry| matches!(entry.status, Status::Missing { .. }) || built_in(&entry.status)));
 }

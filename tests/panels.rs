@@ -10,6 +10,7 @@ use egui_kittest::Harness;
 use egui_kittest::kittest::{AccessKitNode, NodeT as _, Queryable as _, by};
 use glam::Vec3;
 use handmade::{FRAME_SIZE, result, status, three_people};
+use lixelscope::models::{self, Origin, Weights};
 use lixelscope::pipeline::{Command, Phase, Status};
 use lixelscope::render::MeshColour;
 use lixelscope::result::{EstimatorKind, FrameResult, Landmark, MeshSource};
@@ -400,6 +401,50 @@ impl egui::DroppedFile for Dropped {
     fn bytes(&self) -> Result<Vec<u8>, String> {
         Err("not needed".into())
     }
+}
+
+#[test]
+fn it_says_whose_weights_the_networks_run_with() {
+    let built_in = Weights { role: models::Role::RootNet, origin: Origin::BuiltIn };
+    let own = Weights { role: models::Role::I2lBody, origin: Origin::File("models/i2l_body_12.pth.tar".into()) };
+    for (weights, says) in [
+        (vec![], None),
+        (vec![built_in.clone()], Some("built-in weights")),
+        (vec![own.clone()], Some("own weights")),
+        (vec![built_in, own], Some("own and built-in weights")),
+    ] {
+        let mut bench = with_people();
+        bench.status.weights = weights;
+        let mut window = window(bench);
+        let all = ["built-in weights", "own weights", "own and built-in weights"];
+        assert!(all.iter().all(|text| window.query_by_label(text).is_some() == (says == Some(*text))), "{says:?}");
+        let Some(says) = says else { continue };
+        let at = window.get_by_label(says).rect().center();
+        window.hover_at(at);
+        window.run();
+        let file = window.query_by_label("models/i2l_body_12.pth.tar").is_some();
+        assert_eq!(file, says != "built-in weights", "the file is named: {says}");
+        let what = window.query_by_label_contains(models::BUILT_IN).is_some();
+        assert_eq!(what, says != "own weights", "what is built in is said: {says}");
+    }
+}
+
+#[test]
+fn at_first_sight_of_people_a_wrist_is_chosen_once() {
+    let mut state = State::new(status(Phase::Running).settings);
+    let mut actions = Vec::new();
+    let nobody = FrameResult { people: Vec::new(), ..three_people(&[]) };
+    assert!(!state.greet(&nobody, &mut actions));
+    assert_eq!((state.landmark, actions.len()), (None, 0));
+    let people = three_people(&[]);
+    assert!(state.greet(&people, &mut actions));
+    let Some(Landmark::Joint(joint)) = state.landmark else { panic!("{:?}", state.landmark) };
+    assert!(people.skeleton.names[joint as usize].contains("wrist"), "{:?}", people.skeleton.names);
+    assert_eq!(actions, [Action::Send(Command::Landmarks(vec![Landmark::Joint(joint)]))]);
+    // Who has chosen is left alone.
+    state.landmark = Some(Landmark::Vertex(3));
+    assert!(state.greet(&people, &mut actions));
+    assert_eq!((state.landmark, actions.len()), (Some(Landmark::Vertex(3)), 1));
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn what_cannot_be_used_is_told_with_its_exit_code() {
         (&["convert", photo, "weights.bin"], 2, ".safetensors"),
         (&["run", "--source", text.to_str().unwrap(), "--out", out, "--whole-frame"], 1, "notes.txt"),
         (&["run", "--source", photo, "--out", out, "--models", "nowhere"], 2, "nowhere"),
-        (&["run", "--source", photo, "--out", out, "--models", empty], 2, "i2l_body"),
+        (&["run", "--source", photo, "--out", out, "--models", empty, "--estimator", "skeleton"], 2, "posenet3d"),
         (&["run", "--source", "webcam:77", "--out", out, "--whole-frame"], 1, "webcam"),
         (&["run", "--source", photo, "--out", out, "--backend", "cuda", "--whole-frame"], 2, "--features"),
         (&["run", "--source", photo, "--out", out, "--obj", "--estimator", "skeleton"], 2, "mesh"),
@@ -291,7 +291,7 @@ fn doctor_says_what_is_there_what_is_missing_and_what_is_broken() {
     expect_code(&output, 0);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("unreadable RootNet") && text.contains("why:"), "{text}");
-    assert!(text.contains("missing    I2L-MeshNet, body") && text.contains("smpl.is.tue.mpg.de"), "{text}");
+    assert!(text.contains("missing    3D PoseNet") && text.contains("smpl.is.tue.mpg.de"), "{text}");
 }
 
 #[test]

@@ -95,6 +95,17 @@ pub trait FrameSource: Send {
         None
     }
 
+    /// Its frames are made when they are asked for, so that those that nobody would look at need not be: [`Self::skip`]
+    /// passes over them.
+    fn can_skip(&self) -> bool {
+        false
+    }
+
+    /// Passes over so many frames; their indices are used up. Does nothing unless [`Self::can_skip`].
+    fn skip(&mut self, frames: u64) {
+        let _ = frames;
+    }
+
     /// The next frame. An error is final for this source.
     fn next(&mut self) -> Result<Next>;
 }

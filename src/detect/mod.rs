@@ -13,6 +13,7 @@ mod maskrcnn;
 use anyhow::Result;
 
 use crate::capture::Frame;
+use crate::models::Weights;
 use crate::space::RectPx;
 
 pub use light::LightDetector;
@@ -31,6 +32,11 @@ pub struct PersonBox {
 pub trait Detector: Send {
     /// Boxes of the wanted class, best first.
     fn detect(&mut self, frame: &Frame) -> Result<Vec<PersonBox>>;
+
+    /// The weights that it runs with, where it has any.
+    fn weights(&self) -> Option<&Weights> {
+        None
+    }
 }
 
 /// An object of any class found in a frame.

@@ -16,9 +16,10 @@ use super::pictures::Pictures;
 use crate::capture;
 use crate::cli::{BadInput, EvalArgs};
 use crate::headless::{load_stages, progress_bar};
-use crate::models::{self, Role};
+use crate::models::{Origin, Weights};
+use crate::pipeline::Stages;
 use crate::result::{EstimatorKind, MeshSource};
-use crate::settings::{BoxSource, Settings};
+use crate::settings::BoxSource;
 use crate::synth::Kind;
 use crate::synth::dataset::Order;
 
@@ -39,8 +40,8 @@ struct Report<'a> {
     mesh: MeshSource,
     true_boxes: bool,
     true_roots: bool,
-    /// File of each network that ran; `None` for one that was not there.
-    weights: BTreeMap<&'static str, Option<String>>,
+    /// File of each network that ran, or "built in".
+    weights: BTreeMap<&'static str, String>,
     elapsed_secs: f64,
     #[serde(flatten)]
     figures: &'a Figures,
@@ -76,9 +77,10 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let order = Order { kind: args.split, seed: args.seed, count: args.count.unwrap_or(1000), size: args.size };
     let dataset = args.dataset.as_deref();
     let source = dataset.map(|path| capture::open_annotated(path, Some(&settings.models))).transpose()?;
-    let weights = weights(&settings);
     let (estimator, mesh) = (settings.estimator, settings.mesh_source);
-    let mut examiner = Examiner::new(load_stages(settings)?, given);
+    let stages = load_stages(settings)?;
+    let weights = weights(&stages);
+    let mut examiner = Examiner::new(stages, given);
     let pictures = match source {
         Some(source) => Pictures::of_source(source, args.count)?,
         None => Pictures::synthetic(order)?,
@@ -138,18 +140,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
-/// The files of the networks that will run.
-fn weights(settings: &Settings) -> BTreeMap<&'static str, Option<String>> {
-    let mut roles = match settings.estimator {
-        EstimatorKind::Body => vec![("root", Role::RootNet), ("mesh", Role::I2lBody)],
-        EstimatorKind::Hand => vec![("root", Role::RootNetHand), ("mesh", Role::I2lHand)],
-        EstimatorKind::Skeleton => vec![("root", Role::RootNet), ("skeleton", Role::PoseNet3d)],
+/// Whose weights the networks run with: role, and file or "built in".
+fn weights(stages: &Stages) -> BTreeMap<&'static str, String> {
+    let name = |origin| match origin {
+        Origin::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        Origin::BuiltIn => origin.to_string(),
     };
-    if settings.boxes == BoxSource::Detector {
-        roles.push(("detector", Role::Detector));
-    }
-    let name = |role| Some(models::find(&settings.models, role)?.file_name()?.to_string_lossy().into_owned());
-    roles.into_iter().map(|(what, role)| (what, name(role))).collect()
+    stages.weights().into_iter().map(|Weights { role, origin }| (role.stem(), name(origin))).collect()
 }
 
 /// The figures for people.

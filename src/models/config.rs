@@ -1,5 +1,5 @@
-//! The small JSON file beside a checkpoint that says what its tensors do not: `i2l_body.json` beside
-//! `i2l_body.safetensors`. All keys have defaults, and so has the file.
+//! A few words of JSON that say what a checkpoint's tensors do not: in a file beside it (`i2l_body.json` beside
+//! `i2l_body.safetensors`), or in its own metadata, as training writes them. All keys have defaults.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::Role;
+use super::{Origin, Role};
+use crate::nets::weights::WeightFile;
 
 /// Unit of RootNet's depths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +73,19 @@ fn real_box_m(role: Role) -> f64 {
 const MAX_BYTES: u64 = 1 << 16;
 
 impl NetConfig {
-    /// The configuration beside a checkpoint: the JSON file of the same name, else of the role's (`rootnet.json`),
-    /// else the defaults.
-    pub fn beside(checkpoint: &Path, role: Role) -> Result<Self> {
+    /// The configuration of a checkpoint: that beside the user's file, else its own, else the defaults.
+    pub fn of(checkpoint: &WeightFile, origin: &Origin, role: Role) -> Result<Self> {
+        if let Origin::File(path) = origin
+            && let Some(config) = Self::beside(path, role)?
+        {
+            return Ok(config);
+        }
+        let json = checkpoint.config().unwrap_or("{}");
+        Self::parse(json, role).with_context(|| format!("the configuration in {}", checkpoint.path().display()))
+    }
+
+    /// The configuration beside a checkpoint: the JSON file of the same name, else of the role's (`rootnet.json`).
+    fn beside(checkpoint: &Path, role: Role) -> Result<Option<Self>> {
         let name = checkpoint.file_name().and_then(|name| name.to_str()).context("a checkpoint without a name")?;
         let stem = [".safetensors", ".pth.tar", ".pth"].iter().find_map(|extension| name.strip_suffix(extension));
         for stem in stem.iter().chain(role.stems()) {
@@ -84,10 +95,10 @@ impl NetConfig {
                     ensure!(fs::metadata(&path)?.len() <= MAX_BYTES, "it is too large");
                     Self::parse(&fs::read_to_string(&path)?, role)
                 };
-                return read().with_context(|| format!("the configuration {}", path.display()));
+                return read().map(Some).with_context(|| format!("the configuration {}", path.display()));
             }
         }
-        Self::parse("{}", role)
+        Ok(None)
     }
 
     /// Reads and checks the text of such a file.
@@ -119,6 +130,7 @@ impl NetConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nets::weights::CONFIG;
 
     #[test]
     fn defaults_where_keys_are_absent() {
@@ -148,13 +160,33 @@ mod tests {
     }
 
     #[test]
-    fn the_file_lies_beside_the_checkpoint() {
-        let folder = tempfile::tempdir().unwrap();
-        let checkpoint = folder.path().join("i2l_body_snapshot_12.pth.tar");
-        assert_eq!(NetConfig::beside(&checkpoint, Role::I2lBody).unwrap(), NetConfig::default());
-        fs::write(folder.path().join("i2l_body.json"), r#"{"resnet": 34}"#).unwrap();
-        assert_eq!(NetConfig::beside(&checkpoint, Role::I2lBody).unwrap().resnet, 34);
-        fs::write(folder.path().join("i2l_body_snapshot_12.json"), r#"{"resnet": 18}"#).unwrap();
-        assert_eq!(NetConfig::beside(&checkpoint, Role::I2lBody).unwrap().resnet, 18);
+    fn the_file_beside_a_checkpoint_is_believed_before_the_checkpoint() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let checkpoint = folder.path().join("i2l_body_snapshot_12.safetensors");
+        let write = |config: Option<&str>| {
+            let metadata = config.map(|json| std::collections::HashMap::from([(CONFIG.to_owned(), json.to_owned())]));
+            let tensor = candle_core::Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?;
+            Ok::<_, anyhow::Error>(safetensors::serialize_to_file([("a", tensor)], metadata, &checkpoint)?)
+        };
+        let config = || {
+            let origin = Origin::File(checkpoint.clone());
+            NetConfig::of(&WeightFile::open(&checkpoint)?, &origin, Role::I2lBody)
+        };
+        write(None)?;
+        assert_eq!(config()?, NetConfig::default());
+        write(Some(r#"{"resnet": 18, "input": 96}"#))?;
+        assert_eq!((config()?.resnet, config()?.heatmap), (18, 24));
+        fs::write(folder.path().join("i2l_body.json"), r#"{"resnet": 34}"#)?;
+        assert_eq!((config()?.resnet, config()?.heatmap), (34, 64));
+        fs::write(folder.path().join("i2l_body_snapshot_12.json"), r#"{"resnet": 101}"#)?;
+        assert_eq!(config()?.resnet, 101);
+
+        for name in ["i2l_body.json", "i2l_body_snapshot_12.json"] {
+            fs::remove_file(folder.path().join(name))?;
+        }
+        write(Some(r#"{"resnet": 19}"#))?;
+        let error = format!("{:#}", config().unwrap_err());
+        assert!(error.contains("19") && error.contains("i2l_body_snapshot_12.safetensors"), "{error}");
+        Ok(())
     }
 }

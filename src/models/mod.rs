@@ -1,19 +1,27 @@
-//! The models folder: which checkpoints and body models users own, under which names they are looked for, where each
-//! is to be had, and what is there.
+//! Where networks get their weights: from the user's files, and where there is none for a role, from the program itself.
+//!
+//! [`Role`] says which checkpoints and body models there are, under which names they are looked for in the models
+//! folder, and where each is to be had; [`open`] opens a role's weights wherever they are; [`survey`](survey()) looks at
+//! all of them.
 //!
 //! The folder is the platform's data folder (on Linux `~/.local/share/lixelscope/models`) unless `--models` or the
 //! environment variable `LIXELSCOPE_MODELS` names another. Files may lie in it or in a folder directly below it.
 
+mod built_in;
 mod config;
 mod survey;
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow};
+use serde::{Serialize, Serializer};
+
+use crate::nets::weights::WeightFile;
 
 pub use config::{DepthUnit, NetConfig};
-pub use survey::{Entry, Status, carries_faces, survey};
+pub use survey::{Entry, Status, brings_faces, survey};
 
 /// Environment variable that names the models folder.
 pub const FOLDER_VARIABLE: &str = "LIXELSCOPE_MODELS";
@@ -29,7 +37,8 @@ pub fn folder(given: Option<PathBuf>) -> Result<PathBuf> {
 }
 
 /// What a file in the models folder is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Mask R-CNN.
     Detector,
@@ -49,6 +58,67 @@ pub enum Role {
     Smpl,
     /// MANO, right hand.
     Mano,
+}
+
+/// Where a network's weights come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The program itself.
+    BuiltIn,
+    /// The user.
+    File(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built in"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Serialize for Origin {
+    /// As it is shown.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The weights that a network runs with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Weights {
+    /// What they are for.
+    pub role: Role,
+    /// Whose they are.
+    pub origin: Origin,
+}
+
+/// What the built-in weights are, in words.
+pub const BUILT_IN: &str = "trained on synthetic people";
+
+/// Where a role's weights come from; `None` where there are none.
+pub fn origin(folder: &Path, role: Role) -> Option<Origin> {
+    let built_in = || built_in::bytes(role).map(|_| Origin::BuiltIn);
+    find(folder, role).map(Origin::File).or_else(built_in)
+}
+
+/// Opens a role's weights and reads what is known of their network: the user's, else those of the program; or an error
+/// that says under which names they are looked for and where to get them. A file that cannot be read is not replaced in
+/// silence.
+pub fn open(folder: &Path, role: Role) -> Result<(WeightFile, NetConfig, Weights)> {
+    let built_in = built_in::bytes(role);
+    let (file, origin) = match (find(folder, role), built_in) {
+        (None, Some(bytes)) => (WeightFile::built_in(&format!("built-in {}", role.stem()), bytes)?, Origin::BuiltIn),
+        (None, None) => return Err(missing(folder, role)),
+        (Some(path), None) => (WeightFile::open(&path)?, Origin::File(path)),
+        (Some(path), Some(_)) => {
+            let instead = |error| anyhow!("{error:#}; without that file, the built-in weights are used");
+            (WeightFile::open(&path).map_err(instead)?, Origin::File(path))
+        }
+    };
+    let config = NetConfig::of(&file, &origin, role)?;
+    Ok((file, config, Weights { role, origin }))
 }
 
 /// Checkpoints are looked for in this order: mapped before parsed.
@@ -85,6 +155,12 @@ impl Role {
         }
     }
 
+    /// Its name alone: "RootNet".
+    pub fn name(self) -> &'static str {
+        let what = self.what();
+        what.split_once(" (").map_or(what, |(name, _)| name)
+    }
+
     /// Stems of the names under which it is looked for, first choice first; for checkpoints, names that go on after
     /// the stem count too (`i2l_body_snapshot_12.pth.tar`).
     pub fn stems(self) -> &'static [&'static str] {
@@ -112,6 +188,12 @@ impl Role {
         }
     }
 
+    /// The shortest name: "i2l_body".
+    pub fn stem(self) -> &'static str {
+        // Every role has one.
+        self.stems()[0]
+    }
+
     /// Whether the file is a body model, not a network's checkpoint.
     pub fn is_body_model(self) -> bool {
         matches!(self, Self::Smpl | Self::Mano)
@@ -131,7 +213,7 @@ impl Role {
             Self::Detector => {
                 "torchvision's model zoo: the COCO weights of maskrcnn_resnet50_fpn (not of its v2), under their own name"
             }
-            Self::LightDetector => "this project trains it (lixelscope train detector)",
+            Self::LightDetector => "this program trains it: lixelscope train detector",
             Self::RootNet => {
                 "the authors' release, https://github.com/mks0601/3DMPPE_ROOTNET_RELEASE: a snapshot_N.pth.tar of the \
                  pre-trained models, renamed to rootnet.pth.tar; for one trained in metres (3DPW) add rootnet.json \
@@ -174,16 +256,16 @@ pub fn find(folder: &Path, role: Role) -> Option<PathBuf> {
 
 /// The file for a role, or an error that says under which names it is looked for and where to get it.
 pub fn require(folder: &Path, role: Role) -> Result<PathBuf> {
-    let Some(path) = find(folder, role) else {
-        bail!(
-            "{} is missing: there is no {} in {}. Where to get it: {}",
-            role.what(),
-            role.names().join(", "),
-            folder.display(),
-            role.where_to_get()
-        );
-    };
-    Ok(path)
+    find(folder, role).ok_or_else(|| missing(folder, role))
+}
+
+fn missing(folder: &Path, role: Role) -> Error {
+    let names = role.names().join(", ");
+    let [what, get] = [role.what(), role.where_to_get()];
+    anyhow!(
+        "{what} is missing: none is built in, and there is no {names} in {}. Where to get it: {get}",
+        folder.display()
+    )
 }
 
 /// How good a choice a lower-case file name is for a role, smaller is better; `None` where it is not one.

@@ -1,13 +1,13 @@
-//! What is in the models folder: each file opened, and what it holds in a few words.
+//! What weights and body models there are: each opened, and what it holds in a few words.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{NetConfig, Role, find};
-use crate::body::{BodyModel, Family, SnapshotBody};
+use super::{Origin, Role, open, origin};
+use crate::body::{BodyModel, Family, SnapshotBody, standin};
 use crate::nets::person_detector::OUTPUTS;
-use crate::nets::weights::{Container, WeightFile};
+use crate::nets::weights::Container;
 
 /// One role of the models folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Status {
     /// It is there, and can be read.
     Found {
         /// Where.
-        path: PathBuf,
+        origin: Origin,
         /// "1,142 tensors, 142 M parameters, 29 joints, 6,890 vertices".
         summary: String,
     },
@@ -44,26 +44,43 @@ pub enum Status {
     },
 }
 
-/// Looks for every role's file. Checkpoints are opened without their tensors' data; body models are read.
+/// Looks for every role's weights. Checkpoints are opened without their tensors' data; body models are read.
 pub fn survey(folder: &Path) -> Vec<Entry> {
     let entry = |role: Role| {
-        let status = match find(folder, role) {
+        let status = match origin(folder, role) {
             None => Status::Missing { names: role.names(), where_to_get: role.where_to_get() },
-            Some(path) => match if role.is_body_model() { body_model(&path, role) } else { checkpoint(&path, role) } {
-                Ok(summary) => Status::Found { path, summary },
-                Err(error) => Status::Unreadable { path, why: format!("{error:#}") },
-            },
+            Some(origin) => {
+                let summary = match &origin {
+                    Origin::File(path) if role.is_body_model() => body_model(path, role),
+                    _ => checkpoint(folder, role),
+                };
+                match (summary, origin) {
+                    (Ok(summary), origin) => Status::Found { origin, summary },
+                    (Err(error), Origin::File(path)) => Status::Unreadable { path, why: format!("{error:#}") },
+                    (Err(error), Origin::BuiltIn) => {
+                        Status::Unreadable { path: "built in".into(), why: format!("{error:#}") }
+                    }
+                }
+            }
         };
         Entry { role, status }
     };
     Role::ALL.map(entry).into()
 }
 
-/// Whether an I2L-MeshNet snapshot brings the faces of its mesh along.
-pub fn carries_faces(snapshot: &Path) -> bool {
-    let body = WeightFile::open(snapshot).and_then(|file| SnapshotBody::read(&file));
-    body.is_ok_and(|body| body.is_some())
+/// Whether the faces of a role's mesh need no body model: the snapshot brings them along, or it is the stand-in's mesh.
+pub fn brings_faces(folder: &Path, role: Role) -> bool {
+    let brings = || {
+        let (file, ..) = open(folder, role)?;
+        let vertices = file.shape(VERTICES).and_then(|shape| shape.first().copied());
+        let stand_in = if role == Role::I2lHand { standin::hand()? } else { standin::body()? };
+        Ok::<_, anyhow::Error>(vertices == Some(stand_in.vertices_m.len()) || SnapshotBody::read(&file)?.is_some())
+    };
+    brings().unwrap_or(false)
 }
+
+/// The tensor of I2L-MeshNet that has a row for every vertex.
+const VERTICES: &str = "mesh_net.conv_x.0.weight";
 
 fn body_model(path: &Path, role: Role) -> Result<String> {
     let model = BodyModel::open(path)?;
@@ -78,9 +95,8 @@ fn body_model(path: &Path, role: Role) -> Result<String> {
     ))
 }
 
-fn checkpoint(path: &Path, role: Role) -> Result<String> {
-    let file = WeightFile::open(path)?;
-    let config = NetConfig::beside(path, role)?;
+fn checkpoint(folder: &Path, role: Role) -> Result<String> {
+    let (file, config, _) = open(folder, role)?;
     // The tensor that tells the network from the others; its first dimension counts something.
     let outputs = |name: &str| -> Result<usize> {
         let shape = file.shape(name).with_context(|| format!("it is not {}: it has no {name}", role.what()))?;
@@ -90,7 +106,7 @@ fn checkpoint(path: &Path, role: Role) -> Result<String> {
         Role::Detector => format!("{} classes", grouped(outputs("roi_heads.box_predictor.cls_score.weight")?)),
         Role::LightDetector => {
             let numbers = outputs("output.weight")?;
-            file.shape("lateral2.0.weight").with_context(|| format!("it is not {}", role.what()))?;
+            file.shape("lateral1.0.weight").with_context(|| format!("it is not {}", role.what()))?;
             ensure!(numbers == OUTPUTS, "its cells say {numbers} numbers, not {OUTPUTS}");
             "one class".into()
         }
@@ -101,7 +117,7 @@ fn checkpoint(path: &Path, role: Role) -> Result<String> {
         }
         Role::I2lBody | Role::I2lHand => {
             let joints = outputs("pose_net.conv_x.0.weight")?;
-            let vertices = outputs("mesh_net.conv_x.0.weight")?;
+            let vertices = outputs(VERTICES)?;
             let other = if role == Role::I2lBody { Family::Mano } else { Family::Smpl };
             ensure!(vertices != other.vertex_count(), "its {vertices} vertices are those of {}", other.name());
             let stage = if file.shape("param_regressor.fc_pose.0.weight").is_some() { ", parameter stage" } else { "" };

@@ -4,10 +4,11 @@
 //! one person is the tightest.
 //!
 //! ```text
-//! picture -> conv1 -> layer1 (1/4) -> layer2 (1/8) -> layer3 (1/16) -> layer4 (1/32)
-//!                                        |               |                |
-//!                       head <- (+) <- lateral2  (+) <- lateral3         |
-//!                                ^----- up3 ------+ ^------ up4 ----------+
+//! picture -> conv1 (1/2) -> conv2 (1/4) -> layer1 (1/8) -> layer2 (1/16) -> layer3 (1/32)
+//!                                            |                 |                 |
+//!                                         lateral1          lateral2             |
+//!                                            v                 v                 |
+//!                      output <- head <-----(+)<---- up2 -----(+)<---- up3 ------+
 //! ```
 //!
 //! The residual stages are those of [`resnet`](super::resnet), narrow; what is coarse and knows the whole comes back to
@@ -27,14 +28,15 @@ use crate::detect::PersonBox;
 use crate::detect::letterbox::{Letterbox, MULTIPLE};
 use crate::detect::nms::{Corners, nms, order_by_score};
 
-/// The first convolution.
-pub const STEM: ConvShape = ConvShape { input: 3, output: 16, kernel: 5, stride: 2, padding: 2 };
-/// Channels of `layer1` to `layer4`, each of half the sides of the one before.
-pub const WIDTHS: [usize; 4] = [32, 64, 96, 128];
-/// Residual blocks of `layer1` to `layer4`.
-pub const BLOCKS: [usize; 4] = [1, 2, 2, 2];
-/// Convolutions of the head before the last one.
-pub const HEAD_CONVS: usize = 2;
+/// The two convolutions before the residual stages. Fine maps cost most, so little is done there.
+pub const STEM: [ConvShape; 2] = [
+    ConvShape { input: 3, output: 16, kernel: 3, stride: 2, padding: 1 },
+    ConvShape { input: 16, output: 32, kernel: 3, stride: 2, padding: 1 },
+];
+/// Channels of `layer1` to `layer3`, each of half the sides of the one before.
+pub const WIDTHS: [usize; 3] = [64, 96, 128];
+/// Residual blocks of `layer1` to `layer3`.
+pub const BLOCKS: [usize; 3] = [1, 2, 2];
 /// What each cell says: the score's logit, x, y, width, height.
 pub const OUTPUTS: usize = 5;
 /// Side of a cell, in pixels of the input.
@@ -112,13 +114,13 @@ pub fn corners(cell: [usize; 2], [x, y, width, height]: [f32; 4]) -> Corners {
 pub struct PersonDetector {
     /// What it was made with; it can be changed at any time.
     pub config: Config,
-    stem: Conv2d,
-    layers: [Vec<Block>; 4],
-    up4: Deconv2d,
-    lateral3: Conv2d,
+    stem: [Conv2d; 2],
+    layers: [Vec<Block>; 3],
     up3: Deconv2d,
     lateral2: Conv2d,
-    head: Vec<Conv2d>,
+    up2: Deconv2d,
+    lateral1: Conv2d,
+    head: Conv2d,
     output: Conv2d,
     device: Device,
 }
@@ -133,7 +135,7 @@ impl PersonDetector {
     /// Reads the weights from the root of `vb`.
     pub fn load(config: Config, vb: &VarBuilder) -> Result<Self> {
         ensure!(config.longest_side > 0, "the detector's picture has no sides");
-        let [c1, c2, c3, c4] = WIDTHS;
+        let [c1, c2, c3] = WIDTHS;
         let layer = |stage: usize, input: usize| {
             let (vb, width) = (vb.pp(format!("layer{}", stage + 1)), WIDTHS[stage]);
             let first = Block::load(input, width, 2, false, BN_EPS, &vb.pp(0));
@@ -145,16 +147,15 @@ impl PersonDetector {
         let lateral = |width, name: &str| conv(ConvShape::same(width, width, 1), ["0", "1"], &vb.pp(name));
         let up =
             |sizes, stride, name: &str| Deconv2d::load(sizes, side(stride), &vb.pp(name).pp(0), &vb.pp(name).pp(1));
-        let head = (0..HEAD_CONVS).map(|i| conv(ConvShape::same(c2, c2, 3), ["0", "1"], &vb.pp("head").pp(i)));
         Ok(Self {
-            stem: conv(STEM, ["conv1", "bn1"], vb)?,
-            layers: [layer(0, STEM.output)?, layer(1, c1)?, layer(2, c2)?, layer(3, c3)?],
-            up4: up([c4, c3], 32, "up4")?,
-            lateral3: lateral(c3, "lateral3")?,
-            up3: up([c3, c2], 16, "up3")?,
+            stem: [conv(STEM[0], ["conv1", "bn1"], vb)?, conv(STEM[1], ["conv2", "bn2"], vb)?],
+            layers: [layer(0, STEM[1].output)?, layer(1, c1)?, layer(2, c2)?],
+            up3: up([c3, c2], 32, "up3")?,
             lateral2: lateral(c2, "lateral2")?,
-            head: head.collect::<CandleResult<_>>()?,
-            output: Conv2d::load(ConvShape::same(c2, OUTPUTS, 1), true, None, Activation::None, &vb.pp("output"))?,
+            up2: up([c2, c1], 16, "up2")?,
+            lateral1: lateral(c1, "lateral1")?,
+            head: conv(ConvShape::same(c1, c1, 3), ["0", "1"], &vb.pp("head"))?,
+            output: Conv2d::load(ConvShape::same(c1, OUTPUTS, 1), true, None, Activation::None, &vb.pp("output"))?,
             device: vb.device().clone(),
             config,
         })
@@ -166,18 +167,19 @@ impl PersonDetector {
     }
 
     fn forward_on_pool(&self, pictures: &Tensor) -> CandleResult<Tensor> {
-        let stem = self.stem.run(&Features::Plain(pictures.clone()), None)?;
+        let [conv1, conv2] = &self.stem;
+        let x = conv2.run(&conv1.run(&Features::Plain(pictures.clone()), None)?, None)?;
         let stage = |blocks: &[Block], x: &Features| {
             let (first, others) = blocks.split_first().expect("every stage has a block");
             others.iter().try_fold(first.run(x)?, |x, block| block.run(&x))
         };
-        let [l1, l2, l3, l4] = &self.layers;
-        let x2 = stage(l2, &stage(l1, &stem)?)?;
-        let x3 = stage(l3, &x2)?;
-        let x4 = stage(l4, &x3)?;
-        let y3 = self.lateral3.run(&x3, Some(&self.up4.run(&x4)?))?;
-        let y2 = self.lateral2.run(&x2, Some(&self.up3.run(&y3)?))?;
-        let y = self.head.iter().try_fold(y2, |y, conv| conv.run(&y, None))?;
+        let [layer1, layer2, layer3] = &self.layers;
+        let x1 = stage(layer1, &x)?;
+        let x2 = stage(layer2, &x1)?;
+        let x3 = stage(layer3, &x2)?;
+        let y2 = self.lateral2.run(&x2, Some(&self.up3.run(&x3)?))?;
+        let y1 = self.lateral1.run(&x1, Some(&self.up2.run(&y2)?))?;
+        let y = self.head.run(&y1, None)?;
         self.output.run(&y, None)?.to_tensor()
     }
 

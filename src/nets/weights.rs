@@ -1,12 +1,13 @@
-//! Checkpoints: safetensors and both containers of `torch.save`, mapped into memory and read tensor by tensor.
+//! Checkpoints: safetensors and both containers of `torch.save`, mapped into memory and read tensor by tensor; or in
+//! memory from the start, where the program brings them.
 //!
 //! Names are the network's own: wrappers (`network`, `state_dict`, ...) and `module.` prefixes are taken off.
 //! [`load`] feeds a network's `VarBuilder` and reports all that is missing, misshapen or unused at once.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -106,13 +107,37 @@ pub enum Container {
     TorchLegacy,
 }
 
+/// Key of a safetensors file's metadata under which stands what the tensors do not say: the JSON that can also lie in a
+/// file beside a checkpoint (see `models::NetConfig`).
+pub const CONFIG: &str = "lixelscope";
+
+/// Where a checkpoint's bytes are.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    BuiltIn(&'static [u8]),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::BuiltIn(bytes) => bytes,
+        }
+    }
+}
+
 /// An opened checkpoint. Opening reads the list of tensors; their data is read when it is asked for.
 #[derive(Debug)]
 pub struct WeightFile {
+    /// What messages call it.
     path: PathBuf,
-    map: Mmap,
+    bytes: Bytes,
     container: Container,
     tensors: BTreeMap<String, StoredTensor>,
+    config: Option<String>,
 }
 
 impl WeightFile {
@@ -122,27 +147,49 @@ impl WeightFile {
         Self::open_inner(&path).with_context(|| format!("cannot read the checkpoint {}", path.display()))
     }
 
+    /// A checkpoint that is in memory, with the same checks; `name` is what messages call it.
+    pub fn built_in(name: &str, bytes: &'static [u8]) -> Result<Self> {
+        let file = Self::read(Path::new(name), Bytes::BuiltIn(bytes));
+        file.with_context(|| format!("cannot read the checkpoint {name}"))
+    }
+
     fn open_inner(path: &Path) -> Result<Self> {
-        let map = map_file(path)?;
-        let (container, tensors) = if map.starts_with(b"PK\x03\x04") {
-            (Container::TorchZip, torch_file::read_zip(&map)?)
-        } else if map.starts_with(torch_file::LEGACY_MAGIC) {
-            (Container::TorchLegacy, torch_file::read_legacy(&map)?)
-        } else if map.get(8) == Some(&b'{') {
-            (Container::Safetensors, read_safetensors(&map)?)
+        Self::read(path, Bytes::Mapped(map_file(path)?))
+    }
+
+    fn read(path: &Path, bytes: Bytes) -> Result<Self> {
+        let mut config = None;
+        let (container, tensors) = if bytes.starts_with(b"PK\x03\x04") {
+            (Container::TorchZip, torch_file::read_zip(&bytes)?)
+        } else if bytes.starts_with(torch_file::LEGACY_MAGIC) {
+            (Container::TorchLegacy, torch_file::read_legacy(&bytes)?)
+        } else if bytes.get(8) == Some(&b'{') {
+            let (tensors, metadata) = read_safetensors(&bytes)?;
+            config = metadata.and_then(|mut metadata| metadata.remove(CONFIG));
+            (Container::Safetensors, tensors)
         } else {
-            let start: String = map.iter().take(16).map(|&b| char::from(b).escape_default().to_string()).collect();
+            let start: String = bytes.iter().take(16).map(|&b| char::from(b).escape_default().to_string()).collect();
             bail!(
                 "neither safetensors nor made by torch.save (it starts with \"{start}\"); if it was downloaded, the \
                  download may have given a web page or stopped early"
             );
         };
-        Ok(Self { path: path.to_owned(), map, container, tensors })
+        Ok(Self { path: path.to_owned(), bytes, container, tensors, config })
     }
 
-    /// Where it is.
+    /// Where it is, or what it is called where it is in no file of its own.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes of the whole of it.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What stands in it under [`CONFIG`].
+    pub fn config(&self) -> Option<&str> {
+        self.config.as_deref()
     }
 
     /// How it is packed.
@@ -167,13 +214,13 @@ impl WeightFile {
 
     /// A tensor's elements in row-major order, little-endian, as stored.
     pub fn data(&self, name: &str) -> Result<Cow<'_, [u8]>> {
-        Ok(self.stored(name)?.data(&self.map))
+        Ok(self.stored(name)?.data(&self.bytes))
     }
 
     /// A tensor in its own type (`bool` as `u8`, 8- and 16-bit integers widened where candle lacks them).
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let stored = self.stored(name)?;
-        let data = stored.data(&self.map);
+        let data = stored.data(&self.bytes);
         let raw = |dtype| Tensor::from_raw_buffer(&data, dtype, &stored.shape, device);
         let tensor = match stored.dtype {
             Dtype::BOOL => raw(DType::U8),
@@ -224,7 +271,10 @@ fn map_file(path: &Path) -> Result<Mmap> {
     Ok(unsafe { Mmap::map(&file) }?)
 }
 
-fn read_safetensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>> {
+/// Tensors by name, and the file's metadata.
+type Safetensors = (BTreeMap<String, StoredTensor>, Option<HashMap<String, String>>);
+
+fn read_safetensors(file: &[u8]) -> Result<Safetensors> {
     let (header, metadata) =
         SafeTensors::read_metadata(file).map_err(|e| anyhow!("not a whole safetensors file: {e}"))?;
     let data = 8 + header;
@@ -241,7 +291,7 @@ fn read_safetensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>> {
         let name = name.trim_start_matches("module.");
         ensure!(tensors.insert(name.to_owned(), tensor).is_none(), "two tensors are named {name}");
     }
-    Ok(tensors)
+    Ok((tensors, metadata.metadata().clone()))
 }
 
 /// How [`load`] goes about it.

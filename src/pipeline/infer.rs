@@ -9,10 +9,11 @@ use image::RgbImage;
 
 use super::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
 use crate::body::{BodyModel, SnapshotBody, Topology, standin};
+use crate::capture::Frame;
 use crate::crop::Crop;
-use crate::detect::{Detector, LightDetector, MaskRcnnDetector, coco};
+use crate::detect::{Detector, LightDetector, MaskRcnnDetector, PersonBox, coco};
 use crate::lixel::{self, Lixels};
-use crate::models::{self, DepthUnit};
+use crate::models::{self, Weights};
 use crate::nets::NetSizes;
 use crate::nets::i2l::{self, I2l, I2lShape};
 use crate::nets::input::patches_tensor;
@@ -199,11 +200,9 @@ impl Loader<'_> {
         Ok(network)
     }
 
-    fn open(&mut self, role: models::Role) -> Result<(WeightFile, models::NetConfig)> {
-        let path = models::require(&self.settings.models, role)?;
+    fn open(&mut self, role: models::Role) -> Result<(WeightFile, models::NetConfig, Weights)> {
         (self.tell)(Progress::Reading { what: role.what().into(), done: 0.0 });
-        let config = models::NetConfig::beside(&path, role)?;
-        Ok((WeightFile::open(path)?, config))
+        models::open(&self.settings.models, role)
     }
 
     fn detector(&mut self) -> Result<Part> {
@@ -226,19 +225,20 @@ impl Loader<'_> {
             "the light detector finds people and nothing else; for another class take --detector mask-rcnn"
         );
         let role = models::Role::LightDetector;
-        let (file, config) = self.open(role)?;
+        let (file, config, weights) = self.open(role)?;
         let mut config = person_detector::Config { longest_side: config.input, ..person_detector::Config::default() };
         if let Some(side) = self.settings.detector_side {
             // Of a frame of 4:3.
             config.longest_side = side as usize * 4 / 3;
         }
         let net = self.network(&file, role, |_| None, |vb| PersonDetector::load(config, &vb))?;
-        Ok(Part::Detector(self.settings.detector, Box::new(LightDetector::new(net))))
+        let detector = DetectorStage { detector: LightDetector::new(net), weights };
+        Ok(Part::Detector(self.settings.detector, Box::new(detector)))
     }
 
     fn mask_rcnn(&mut self) -> Result<Part> {
         let role = models::Role::Detector;
-        let (file, config) = self.open(role)?;
+        let (file, config, weights) = self.open(role)?;
         let mut config = maskrcnn::Config { layers: config.resnet, ..maskrcnn::Config::default() };
         let side = self.settings.detector_side.or(self.device.is_cpu().then_some(CPU_DETECTOR_SIDE));
         if let Some(side) = side.map(|side| side as usize).filter(|&side| side != config.shorter_side) {
@@ -250,20 +250,17 @@ impl Loader<'_> {
         }
         let net = self.network(&file, role, weights::old_fpn_name, |vb| MaskRcnn::load(config, &vb))?;
         let detector = MaskRcnnDetector::new(net).with_label(self.settings.detector_label);
+        let detector = DetectorStage { detector, weights };
         Ok(Part::Detector(self.settings.detector, Box::new(detector)))
     }
 
     fn root(&mut self, kind: EstimatorKind) -> Result<Part> {
         let role = if kind == EstimatorKind::Hand { models::Role::RootNetHand } else { models::Role::RootNet };
-        let (file, config) = self.open(role)?;
+        let (file, config, weights) = self.open(role)?;
         let sizes = sizes(&file, &config, rootnet::WIDTHS_AT)?;
         let net = self.network(&file, role, |_| None, |vb| Ok(RootNet::load(sizes, &vb)?))?;
-        let metres = match config.depth_unit {
-            DepthUnit::Millimetres => 1e-3,
-            DepthUnit::Metres => 1.0,
-        };
-        let real_box_m = config.real_box.map(|side| (side * metres) as f32);
-        Ok(Part::Root(kind, Box::new(RootStage { net, real_box_m, device: self.device.clone() })))
+        let real_box_m = config.real_box.map(|side| (side * config.depth_unit.metres()) as f32);
+        Ok(Part::Root(kind, Box::new(RootStage { net, real_box_m, device: self.device.clone(), weights })))
     }
 
     fn mesh(&mut self, kind: EstimatorKind) -> Result<Part> {
@@ -271,7 +268,7 @@ impl Loader<'_> {
             EstimatorKind::Hand => (models::Role::I2lHand, models::Role::Mano),
             _ => (models::Role::I2lBody, models::Role::Smpl),
         };
-        let (file, config) = self.open(role)?;
+        let (file, config, weights) = self.open(role)?;
         let sizes = sizes(&file, &config, i2l::WIDTHS_AT)?;
         let shape = I2lShape::from_shapes(|name| file.shape(name).map(<[usize]>::to_vec))
             .with_context(|| file.path().display().to_string())?;
@@ -290,7 +287,7 @@ impl Loader<'_> {
             None
         };
         let skeleton = Arc::new(topology.skeleton.clone());
-        let estimator = MeshStage { net, topology, skeleton, regressor, device: self.device.clone() };
+        let estimator = MeshStage { net, topology, skeleton, regressor, device: self.device.clone(), weights };
         Ok(Part::Estimator { kind, estimator: Box::new(estimator), body })
     }
 
@@ -326,14 +323,14 @@ impl Loader<'_> {
 
     fn skeleton(&mut self) -> Result<Part> {
         let role = models::Role::PoseNet3d;
-        let (file, config) = self.open(role)?;
+        let (file, config, weights) = self.open(role)?;
         let sizes = sizes(&file, &config, posenet3d::WIDTHS_AT)?;
         let joints = posenet3d::joint_count(&sizes, |name| file.shape(name).map(<[usize]>::to_vec))
             .with_context(|| file.path().display().to_string())?;
         let set = JointSet::of_count(joints)?;
         let net = self.network(&file, role, |_| None, |vb| Ok(PoseNet3d::load(sizes, joints, &vb)?))?;
         let skeleton = Arc::new(set.skeleton());
-        let estimator = Box::new(SkeletonStage { net, set, skeleton, device: self.device.clone() });
+        let estimator = Box::new(SkeletonStage { net, set, skeleton, device: self.device.clone(), weights });
         Ok(Part::Estimator { kind: EstimatorKind::Skeleton, estimator, body: None })
     }
 }
@@ -354,11 +351,28 @@ fn in_batches<T>(
     Ok(all)
 }
 
+/// A detector, and where its weights come from.
+struct DetectorStage<D> {
+    detector: D,
+    weights: Weights,
+}
+
+impl<D: Detector> Detector for DetectorStage<D> {
+    fn detect(&mut self, frame: &Frame) -> Result<Vec<PersonBox>> {
+        self.detector.detect(frame)
+    }
+
+    fn weights(&self) -> Option<&Weights> {
+        Some(&self.weights)
+    }
+}
+
 struct RootStage {
     net: RootNet,
     /// Width and height of the box around a person in the world.
     real_box_m: [f32; 2],
     device: Device,
+    weights: Weights,
 }
 
 impl RootEstimator for RootStage {
@@ -375,6 +389,10 @@ impl RootEstimator for RootStage {
         };
         Ok(roots.iter().zip(crops).map(place).collect())
     }
+
+    fn weights(&self) -> Option<&Weights> {
+        Some(&self.weights)
+    }
 }
 
 struct MeshStage {
@@ -385,6 +403,7 @@ struct MeshStage {
     /// `[J, V]`, for the parameter stage.
     regressor: Option<Tensor>,
     device: Device,
+    weights: Weights,
 }
 
 impl LixelEstimator for MeshStage {
@@ -432,6 +451,10 @@ impl LixelEstimator for MeshStage {
             Ok(estimates)
         })
     }
+
+    fn weights(&self) -> Option<&Weights> {
+        Some(&self.weights)
+    }
 }
 
 struct SkeletonStage {
@@ -439,6 +462,7 @@ struct SkeletonStage {
     set: &'static JointSet,
     skeleton: Arc<Skeleton>,
     device: Device,
+    weights: Weights,
 }
 
 impl LixelEstimator for SkeletonStage {
@@ -475,6 +499,10 @@ impl LixelEstimator for SkeletonStage {
             }
             Ok(estimates)
         })
+    }
+
+    fn weights(&self) -> Option<&Weights> {
+        Some(&self.weights)
     }
 }
 

@@ -17,6 +17,7 @@ use super::inbox::{Message, Shared, lock, spawn};
 use super::infer;
 use super::worker::Worker;
 use crate::capture::{self, FrameSource};
+use crate::models::Weights;
 use crate::result::{EstimatorKind, FrameResult, Landmark, MeshSource};
 use crate::settings::{BoxSource, CameraSetting, DetectorKind, Settings, SourceSpec};
 
@@ -78,6 +79,8 @@ pub struct Status {
     pub source: String,
     /// "cpu (2 threads)", "cuda: NVIDIA H200".
     pub backend: String,
+    /// Whose weights the networks run with, in the order of the stages.
+    pub weights: Vec<Weights>,
     /// Results a second, over the last two seconds.
     pub fps: f32,
     /// Frames skipped since the source was opened.
@@ -121,6 +124,7 @@ impl Live {
             paused: false,
             source: String::new(),
             backend: String::new(),
+            weights: Vec::new(),
             fps: 0.0,
             frames_dropped: 0,
             notes: Vec::new(),

@@ -28,13 +28,15 @@ pub(super) fn read_source(
     shared.post(Message::SourceOpened { generation, description: source.describe(), kind });
     let live = source.is_live();
     let interval = source.frame_interval();
-    let droppable = kind == SourceKind::Motion && interval.is_some();
+    let can_skip = source.can_skip();
+    let droppable = kind == SourceKind::Motion && interval.is_some() && !can_skip;
     let mut due = Instant::now();
     let mut asked = Instant::now();
     let mut stalled = false;
     loop {
         if !live {
-            // Pictures wait until the last one was taken; a video does so while it is held.
+            // Pictures wait until the last one was taken, and so do frames that are made; a video does so while it is
+            // held.
             let mut inbox = lock(&shared.inbox);
             while !inbox.stop && inbox.generation == generation && inbox.frame.is_some() && (!droppable || inbox.paused)
             {
@@ -45,6 +47,14 @@ pub(super) fn read_source(
             }
             if inbox.paused {
                 due = Instant::now();
+            }
+            if let Some(interval) = interval.filter(|interval| can_skip && !interval.is_zero()) {
+                // What is shown goes on at its own speed.
+                let late = Instant::now().saturating_duration_since(due).as_nanos() / interval.as_nanos();
+                let late = u32::try_from(late).unwrap_or(u32::MAX);
+                due += interval * late;
+                source.skip(u64::from(late));
+                inbox.frames_dropped += u64::from(late);
             }
         }
         if cancelled() || lock(&shared.inbox).stop {

@@ -13,6 +13,7 @@ use crate::capture::{Frame, SourceKind};
 use crate::crop::Crop;
 use crate::detect::track::{TrackedPerson, Tracker, TrackerConfig};
 use crate::detect::{Detector, PersonBox};
+use crate::models::Weights;
 use crate::result::{
     BodyParams, EstimatorKind, FrameResult, Heatmaps, Landmark, MeshSource, Person, PersonMesh, RootSource, Skeleton,
     Stage, StageTimes,
@@ -28,6 +29,11 @@ pub trait RootEstimator: Send {
 
     /// Where the root joint is in each patch and how far away, given k for each.
     fn estimate(&mut self, patches: &[RgbImage], crops: &[Crop], intrinsics: &Intrinsics) -> Result<Vec<RootInCrop>>;
+
+    /// The weights that it runs with, where it has any.
+    fn weights(&self) -> Option<&Weights> {
+        None
+    }
 }
 
 /// RootNet's answer for one patch.
@@ -55,6 +61,11 @@ pub trait LixelEstimator: Send {
 
     /// One estimate a patch, with the heatmaps of the wanted landmarks.
     fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>>;
+
+    /// The weights that it runs with, where it has any.
+    fn weights(&self) -> Option<&Weights> {
+        None
+    }
 }
 
 /// What a lixel network says of one patch. All coordinates in lixels.
@@ -128,6 +139,15 @@ impl Stages {
             frames_until_detection: 0,
             boxes: Vec::new(),
         }
+    }
+
+    /// The weights of the networks that run, in the order of the stages.
+    pub fn weights(&self) -> Vec<Weights> {
+        let detector = self.detector.as_ref().filter(|_| self.settings.boxes == BoxSource::Detector);
+        let detector = detector.and_then(|detector| detector.weights());
+        let root = self.root.as_ref().and_then(|root| root.weights());
+        let estimator = self.estimator.as_ref().and_then(|estimator| estimator.weights());
+        [detector, root, estimator].into_iter().flatten().cloned().collect()
     }
 
     /// The settings in force.

@@ -50,6 +50,8 @@ pub(super) struct Worker {
     step_credit: u32,
     /// When the latest results were done.
     finished: VecDeque<Instant>,
+    /// Since when it waits for the first people, until they are there.
+    waits_since: Option<Instant>,
 }
 
 impl Worker {
@@ -75,6 +77,7 @@ impl Worker {
             shown: false,
             step_credit: 0,
             finished: VecDeque::new(),
+            waits_since: Some(Instant::now()),
         }
     }
 
@@ -375,6 +378,9 @@ impl Worker {
                 stages.without_people(frame)
             }
         };
+        if let Some(since) = self.waits_since.take_if(|_| !result.people.is_empty()) {
+            log::debug!("the first people after {:.2} s", since.elapsed().as_secs_f64());
+        }
         let mut result = result;
         result.frames_dropped = lock(&self.shared.inbox).frames_dropped;
         *lock(&self.shared.newest) = Some(Arc::new(result));
@@ -412,6 +418,7 @@ impl Worker {
             paused,
             source: self.source_name.clone(),
             backend: self.backend.clone(),
+            weights: self.stages.weights(),
             fps,
             frames_dropped,
             notes,

@@ -45,6 +45,14 @@ impl FrameSource for SyntheticSource {
         Some(Duration::from_millis(1000 / FPS))
     }
 
+    fn can_skip(&self) -> bool {
+        true
+    }
+
+    fn skip(&mut self, frames: u64) {
+        self.index = self.index.saturating_add(frames);
+    }
+
     fn next(&mut self) -> Result<Next> {
         let index = self.index;
         self.index += 1;

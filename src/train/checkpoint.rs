@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::optimizer::Adam;
 use super::params::Params;
 use crate::nets::convert::Partial;
-use crate::nets::weights::WeightFile;
+use crate::nets::weights::{CONFIG, WeightFile};
 
 /// Adam's means, flat.
 const MEAN: &str = "optimizer.mean";
@@ -23,10 +23,6 @@ const SQUARE: &str = "optimizer.square";
 const PROGRESS: &str = "optimizer.progress";
 /// The [`Terms`], JSON.
 const TERMS: &str = "optimizer.terms";
-
-/// Key of the file's metadata under which stands what the tensors do not say, in the words of the JSON file beside a
-/// checkpoint.
-pub const CONFIG: &str = "lixelscope";
 
 /// What a training that goes on must have in common with the one that was interrupted: else it would be neither.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

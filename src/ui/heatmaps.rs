@@ -42,7 +42,12 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, actions: &mut V
     };
     if person.true_index().is_some() {
         ui.add_space(6.0);
-        theme::empty_state(ui, "The truth has no heatmaps", "A network's mesh has: see the note above the frame.");
+        let more = if result.bins > 0 {
+            "A network's mesh has: choose a person who was found."
+        } else {
+            "A network's mesh has: see the note above the frame."
+        };
+        theme::empty_state(ui, "The truth has no heatmaps", more);
         return;
     }
     picker(ui, result, person, state, actions);

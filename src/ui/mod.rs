@@ -191,6 +191,23 @@ impl State {
         }
     }
 
+    /// Chooses a joint of the first people who were found, so that there are heatmaps before anyone has asked. True when
+    /// that is done, or no longer needed.
+    pub fn greet(&mut self, result: &FrameResult, actions: &mut Vec<Action>) -> bool {
+        if self.landmark.is_some() {
+            return true;
+        }
+        if result.people.iter().all(|person| person.true_index().is_some()) {
+            return false;
+        }
+        let names = &result.skeleton.names;
+        let named = |part: &str| names.iter().position(|name| name.to_lowercase().contains(part));
+        // A hand moves most.
+        let joint = named("right_wrist").or_else(|| named("wrist")).unwrap_or(0);
+        self.choose(None, Some(Landmark::Joint(joint as u32)), actions);
+        true
+    }
+
     /// Everything into the 3D view.
     fn fit(&mut self, result: Option<&FrameResult>) {
         if let Some(result) = result {

@@ -4,7 +4,8 @@ use egui::{Align, Layout, ProgressBar, RichText, TextStyle, Ui};
 
 use super::icons::{self, Icon};
 use super::{State, View, theme};
-use crate::pipeline::Phase;
+use crate::models::{self, Origin, Weights};
+use crate::pipeline::{Phase, Status};
 use crate::result::{Stage, StageTimes};
 
 /// Names that fit where the line is short; in the order of [`Stage::ALL`].
@@ -20,6 +21,7 @@ pub(super) fn line(ui: &mut Ui, view: &View, state: &mut State) {
         if !view.status.backend.is_empty() {
             ui.label(theme::number(&view.status.backend)).on_hover_text("The device that the networks run on");
         }
+        weights(ui, view.status);
         gap(ui);
         value(ui, 28.0, &format!("{:.1}", view.status.fps), "fps", "Results a second");
         if let Some(result) = view.result {
@@ -44,6 +46,32 @@ pub(super) fn line(ui: &mut Ui, view: &View, state: &mut State) {
 
 fn gap(ui: &mut Ui) {
     ui.add_space(4.0);
+}
+
+/// Whose weights the networks run with.
+fn weights(ui: &mut Ui, status: &Status) {
+    let is_built_in = |weights: &Weights| weights.origin == Origin::BuiltIn;
+    let text = match status.weights.iter().filter(|weights| is_built_in(weights)).count() {
+        _ if status.weights.is_empty() => return,
+        0 => "own weights",
+        some if some == status.weights.len() => "built-in weights",
+        _ => "own and built-in weights",
+    };
+    gap(ui);
+    ui.label(theme::hint(text)).on_hover_ui(|ui| {
+        egui::Grid::new("weights").num_columns(2).spacing([18.0, 3.0]).show(ui, |ui| {
+            for Weights { role, origin } in &status.weights {
+                ui.label(theme::hint(role.name()));
+                ui.label(origin.to_string());
+                ui.end_row();
+            }
+        });
+        if status.weights.iter().any(is_built_in) {
+            ui.label(theme::hint(format!("Those that are built in were {} and on nothing else.", models::BUILT_IN)));
+        }
+        let folder = status.settings.models.display();
+        ui.label(theme::hint(format!("Your own weights take their place in {folder}; lixelscope doctor says more.")));
+    });
 }
 
 /// A number at the right end of its cell, and its unit: one thing, that is never broken over two lines.
@@ -145,7 +173,9 @@ fn message(ui: &mut Ui, state: &mut State) {
 pub(super) fn notes(ui: &mut Ui, view: &View, state: &mut State) {
     state.hidden_notes.retain(|hidden| view.status.notes.contains(hidden));
     let notes: Vec<_> = view.status.notes.iter().filter(|note| !state.hidden_notes.contains(note)).collect();
-    let Some(first) = notes.first() else { return };
+    if notes.is_empty() {
+        return;
+    }
     let frame = theme::bar().fill(egui::Color32::from_rgb(42, 35, 22));
     egui::Panel::top("notes").frame(frame).resizable(false).show(ui, |ui| {
         ui.horizontal_top(|ui| {
@@ -162,18 +192,15 @@ pub(super) fn notes(ui: &mut Ui, view: &View, state: &mut State) {
                     }
                 }
                 ui.with_layout(Layout::top_down(Align::Min), |ui| {
-                    if state.all_notes && notes.len() > 1 {
-                        let height = (ui.ctx().content_rect().height() * 0.25).max(40.0);
-                        let area = egui::ScrollArea::vertical().id_salt("notes").max_height(height);
-                        // In this row the panel would otherwise keep the height of one note.
-                        area.min_scrolled_height(height).show(ui, |ui| {
-                            for note in &notes {
-                                ui.add(egui::Label::new(note.as_str()).wrap());
-                            }
-                        });
-                    } else {
-                        ui.add(egui::Label::new(first.as_str()).wrap());
-                    }
+                    // Some notes are long: a checkpoint that does not fit names every tensor.
+                    let height = (ui.ctx().content_rect().height() * 0.25).max(40.0);
+                    let area = egui::ScrollArea::vertical().id_salt("notes").max_height(height);
+                    // In this row the panel would otherwise keep the height of one line.
+                    area.min_scrolled_height(height).show(ui, |ui| {
+                        for note in notes.iter().take(if state.all_notes { notes.len() } else { 1 }) {
+                            ui.add(egui::Label::new(note.as_str()).wrap());
+                        }
+                    });
                 });
             });
         });

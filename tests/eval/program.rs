@@ -68,8 +68,8 @@ fn pictures_made_on_the_fly_and_the_same_ones_from_a_folder_have_the_same_figure
         assert!(report[key].is_number(), "{key}: {}", report[key]);
     }
     assert_eq!((&report["count"], &report["seed"], &report["split"]), (&4.into(), &8.into(), &"poses".into()));
-    assert_eq!(report["weights"]["mesh"], "i2l_body.safetensors");
-    assert_eq!(report["weights"]["detector"], "maskrcnn_resnet50_fpn.safetensors");
+    assert_eq!(report["weights"]["i2l_body"], "i2l_body.safetensors");
+    assert_eq!(report["weights"]["maskrcnn_resnet50_fpn"], "maskrcnn_resnet50_fpn.safetensors");
     let number = |key: &str| report[key].as_u64().unwrap();
     assert_eq!(number("people"), number("matched") + number("missed"));
     assert!(number("matched") > 0, "something of all those boxes is near somebody");
@@ -96,7 +96,7 @@ fn pictures_made_on_the_fly_and_the_same_ones_from_a_folder_have_the_same_figure
     assert_eq!((&given["box_ap75"], &given["missed"], &given["count"]), (&1.0.into(), &0.into(), &2.into()));
     assert!(given["mrpe_xyz_mm"][2].as_f64().unwrap() < 0.01);
     assert!(given["mpjpe_mm"].as_f64().unwrap() > 10.0);
-    assert!(given["weights"].get("detector").is_none(), "no detector ran");
+    assert!(given["weights"].get("maskrcnn_resnet50_fpn").is_none(), "no detector ran");
 
     // The folder as a source: what is found and what is true.
     let out = dir.path().join("out");

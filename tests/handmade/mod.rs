@@ -106,6 +106,7 @@ pub fn status(phase: Phase) -> Status {
         phase,
         source: "office.mp4, 960x540 at 25 fps".into(),
         backend: "cpu (2 threads)".into(),
+        weights: Vec::new(),
         fps: 4.7,
         frames_dropped: 12,
         notes: Vec::new(),

@@ -210,7 +210,7 @@ mod tests {
             assert!(error < 2e-3 + 0.03 * slope.abs(), "{at}: {} for {slope}", gradient[at]);
             checked += usize::from(slope.abs() > 0.02);
         }
-        assert!(checked > 20, "{checked} gradients that are not 0");
+        assert!(checked > 12, "{checked} gradients that are not 0");
         Ok(())
     }
 

@@ -12,25 +12,25 @@ use super::layers::{Conv, ConvNorm, Norm, Pass};
 use super::params::{ParamsBuilder, Start};
 use super::resnet::Block;
 use crate::nets::layers::{Activation, ConvShape};
-use crate::nets::person_detector::{BLOCKS, HEAD_CONVS, OUTPUTS, STEM, WIDTHS};
+use crate::nets::person_detector::{BLOCKS, OUTPUTS, STEM, WIDTHS};
 
 /// The network.
 pub struct PersonDetector {
-    stem: ConvNorm,
-    layers: [Vec<Block>; 4],
-    up4: (Conv, Norm),
-    lateral3: ConvNorm,
+    stem: [ConvNorm; 2],
+    layers: [Vec<Block>; 3],
     up3: (Conv, Norm),
     lateral2: ConvNorm,
-    head: Vec<ConvNorm>,
+    up2: (Conv, Norm),
+    lateral1: ConvNorm,
+    head: ConvNorm,
     output: Conv,
 }
 
 impl PersonDetector {
     /// Under the names that the inference network reads.
     pub fn new(b: &mut ParamsBuilder) -> Self {
-        let [c1, c2, c3, c4] = WIDTHS;
-        let stem = ConvNorm::new(STEM, ["conv1", "bn1"], b);
+        let [c1, c2, c3] = WIDTHS;
+        let stem = [ConvNorm::new(STEM[0], ["conv1", "bn1"], b), ConvNorm::new(STEM[1], ["conv2", "bn2"], b)];
         let mut layer = |stage: usize, input: usize| {
             let (mut b, width) = (b.pp(format!("layer{}", stage + 1)), WIDTHS[stage]);
             let block = |i| {
@@ -39,41 +39,37 @@ impl PersonDetector {
             };
             (0..BLOCKS[stage]).map(block).collect()
         };
-        let layers = [layer(0, STEM.output), layer(1, c1), layer(2, c2), layer(3, c3)];
-        let lateral = |width, b: &mut ParamsBuilder| ConvNorm::new(ConvShape::same(width, width, 1), ["0", "1"], b);
-        let up = |input, output, b: &mut ParamsBuilder| {
+        let layers = [layer(0, STEM[1].output), layer(1, c1), layer(2, c2)];
+        let mut conv = |shape, name: &str| ConvNorm::new(shape, ["0", "1"], &mut b.pp(name));
+        let (lateral1, lateral2) =
+            (conv(ConvShape::same(c1, c1, 1), "lateral1"), conv(ConvShape::same(c2, c2, 1), "lateral2"));
+        let head = conv(ConvShape::same(c1, c1, 3), "head");
+        let mut up = |input, output, name: &str| {
+            let mut b = b.pp(name);
             (Conv::transposed(input, output, &mut b.pp(0)), Norm::new(output, &mut b.pp(1)))
         };
-        Self {
-            stem,
-            layers,
-            up4: up(c4, c3, &mut b.pp("up4")),
-            lateral3: lateral(c3, &mut b.pp("lateral3")),
-            up3: up(c3, c2, &mut b.pp("up3")),
-            lateral2: lateral(c2, &mut b.pp("lateral2")),
-            head: (0..HEAD_CONVS)
-                .map(|i| ConvNorm::new(ConvShape::same(c2, c2, 3), ["0", "1"], &mut b.pp("head").pp(i)))
-                .collect(),
-            output: Conv::pointwise(c2, OUTPUTS, 4, Start::Normal(0.01), &mut b.pp("output")),
-        }
+        let (up3, up2) = (up(c3, c2, "up3"), up(c2, c1, "up2"));
+        let output = Conv::pointwise(c1, OUTPUTS, 4, Start::Normal(0.01), &mut b.pp("output"));
+        Self { stem, layers, up3, lateral2, up2, lateral1, head, output }
     }
 
     /// What the cells say of pictures (see [`input`](crate::nets::person_detector::input)): `[B, H/8, W/8, 5]`.
     pub fn forward(&self, pass: &Pass, pictures: &Tensor) -> Result<Tensor> {
-        let image = pass.image(pictures)?;
-        let stem = self.stem.forward(pass, &image, None, Activation::Relu)?;
+        let relu = |conv: &ConvNorm, x: &Tensor, plus: Option<&Tensor>| conv.forward(pass, x, plus, Activation::Relu);
         let stage =
             |blocks: &[Block], x: &Tensor| blocks.iter().try_fold(x.clone(), |x, block| block.forward(pass, &x));
         let up = |(conv, norm): &(Conv, Norm), x: &Tensor| {
             norm.forward(pass, &conv.forward(pass, x)?, None, Activation::Relu)
         };
-        let [l1, l2, l3, l4] = &self.layers;
-        let x2 = stage(l2, &stage(l1, &stem)?)?;
-        let x3 = stage(l3, &x2)?;
-        let x4 = stage(l4, &x3)?;
-        let y3 = self.lateral3.forward(pass, &x3, Some(&up(&self.up4, &x4)?), Activation::Relu)?;
-        let y2 = self.lateral2.forward(pass, &x2, Some(&up(&self.up3, &y3)?), Activation::Relu)?;
-        let y = self.head.iter().try_fold(y2, |y, conv| conv.forward(pass, &y, None, Activation::Relu))?;
+        let [conv1, conv2] = &self.stem;
+        let x = relu(conv2, &relu(conv1, &pass.image(pictures)?, None)?, None)?;
+        let [layer1, layer2, layer3] = &self.layers;
+        let x1 = stage(layer1, &x)?;
+        let x2 = stage(layer2, &x1)?;
+        let x3 = stage(layer3, &x2)?;
+        let y2 = relu(&self.lateral2, &x2, Some(&up(&self.up3, &x3)?))?;
+        let y1 = relu(&self.lateral1, &x1, Some(&up(&self.up2, &y2)?))?;
+        let y = relu(&self.head, &y1, None)?;
         // [B, 1, H/8, W/8, 16]
         self.output.forward(pass, &y)?.narrow(4, 0, OUTPUTS)?.squeeze(1)
     }

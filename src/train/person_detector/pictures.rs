@@ -20,7 +20,7 @@ pub const SIZE_PX: [usize; 2] = [256, 192];
 /// Photographs of a block.
 const PHOTOS: usize = 2;
 /// How often a photograph is seen: it costs as much as several of them.
-const VIEWS: usize = 3;
+const VIEWS: usize = 4;
 
 /// One block in so many shows nobody.
 const EMPTY: f32 = 0.07;

@@ -1,0 +1,120 @@
+//! The default path: synthetic people, frame by frame, through all stages, as the window and `run` do it. Only here
+//! real weights are needed (nobody is followed whom random ones would have to find): those that the program would use.
+//! Making the frames is not timed, drawing is not done.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::{Row, quantile};
+use crate::capture::{FrameSource, Next, SourceKind};
+use crate::models::Weights;
+use crate::pipeline::stages::Pass;
+use crate::pipeline::{Stages, infer};
+use crate::result::Stage;
+use crate::settings::{Backend, Settings};
+use crate::synth::SyntheticSource;
+
+/// Its name among the networks.
+pub(super) const NAME: &str = "default_path";
+
+/// The film that is shown: one person who walks about in a room.
+const SEED: u64 = 11;
+/// Frames before the first that is timed.
+const WARM_UP: u32 = 8;
+
+/// Figures of the default path.
+#[derive(Clone, Debug, Serialize)]
+pub struct DefaultPath {
+    /// Timed frames, 640x480, of a scene with one person.
+    pub frames: u32,
+    /// Frames a second that the networks keep up with; the detector looks at every fourth.
+    pub fps: f64,
+    /// People who were found, on average of all frames: 1 where the figures are those of the default path.
+    pub people: f64,
+    /// From nothing to the first mesh: loading and one frame.
+    pub first_mesh_ms: f64,
+    /// Whose weights.
+    pub weights: Vec<Weights>,
+}
+
+impl fmt::Display for DefaultPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frames, fps, people, first_mesh_ms, weights } = self;
+        write!(f, "{NAME:15} {fps:.1} frames a second, {people:.2} people in each of {frames}, first mesh after ")?;
+        write!(f, "{first_mesh_ms:.0} ms")?;
+        weights.iter().try_for_each(|Weights { role, origin }| write!(f, "; {}: {origin}", role.name()))
+    }
+}
+
+/// Times so many frames. Rows are milliseconds a frame.
+pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(DefaultPath, Vec<Row>)> {
+    let mut source = SyntheticSource::open(SEED)?;
+    let mut next = || match source.next()? {
+        Next::Frame(frame) => Ok(Arc::new(frame)),
+        Next::Stalled(why) | Next::Ended(why) => bail!("the synthetic source: {why}"),
+    };
+    let first = next()?;
+    let people = first.truth.as_ref().map_or(0, |truth| truth.people.len());
+    anyhow::ensure!(people == 1, "the scene of seed {SEED} has {people} people");
+
+    let started = Instant::now();
+    let settings = Settings { backend, max_people: 1, ..Settings::with_models(models.to_owned()) };
+    let mut stages = Stages::new(settings.clone());
+    let mut missing = None;
+    infer::load(&settings, infer::Wanted::All, &mut |progress| {
+        let infer::Progress::Loaded(part) = progress else { return };
+        match part {
+            infer::Part::Detector(_, detector) => stages.detector = Some(detector),
+            infer::Part::Root(_, root) => stages.root = Some(root),
+            infer::Part::Estimator { estimator, .. } => stages.estimator = Some(estimator),
+            infer::Part::Missing(_, why) => missing = missing.take().or(Some(why)),
+            infer::Part::Backend(_) => {}
+        }
+    });
+    if let Some(why) = missing {
+        bail!("{why}");
+    }
+    stages.begin(SourceKind::Motion);
+    stages.process(first, Pass::Next)?;
+    let first_mesh_ms = started.elapsed().as_secs_f64() * 1e3;
+
+    for _ in 1..WARM_UP {
+        stages.process(next()?, Pass::Next)?;
+    }
+    const ROWS: usize = Stage::ALL.len();
+    let mut times_ms = vec![Vec::new(); ROWS];
+    let mut found = 0;
+    for _ in 0..frames {
+        let frame = next()?;
+        let started = Instant::now();
+        let result = stages.process(frame, Pass::Next)?;
+        // The capture's place is that of the whole frame.
+        times_ms[0].push(started.elapsed().as_secs_f64() * 1e3);
+        for (times, stage) in times_ms.iter_mut().zip(Stage::ALL).skip(1) {
+            times.push(f64::from(result.timing.ms(stage)));
+        }
+        found += result.people.len();
+    }
+    let total_ms: f64 = times_ms.first().context("no stage")?.iter().sum();
+    let figures = DefaultPath {
+        frames,
+        fps: f64::from(frames) * 1e3 / total_ms,
+        people: found as f64 / f64::from(frames),
+        first_mesh_ms,
+        weights: stages.weights(),
+    };
+    // The whole comes last.
+    times_ms.rotate_left(1);
+    let names = Stage::ALL.iter().skip(1).map(|stage| stage.name()).chain(["total"]);
+    let row = |(stage, mut times_ms): (&'static str, Vec<f64>)| {
+        times_ms.sort_by(f64::total_cmp);
+        let [best_ms, median_ms, p95_ms] = [0.0, 0.5, 0.95].map(|q| quantile(&times_ms, q));
+        Row { network: NAME, batch: 1, stage, best_ms, median_ms, p95_ms, gflops: None, peak_share: None }
+    };
+    Ok((figures, names.zip(times_ms).map(row).collect()))
+}
