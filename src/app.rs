@@ -336,7 +336,9 @@ impl<F: Feed> App<F> {
             shown = ui::show(ui, &view, state);
             actions.append(&mut shown.actions);
         });
-        if self.greets && let Some(result) = &result {
+        if self.greets
+            && let Some(result) = &result
+        {
             self.greets = !state.greet(result, &mut actions);
         }
         open.input.handle_platform_output(&open.window, output.platform_output);

@@ -162,7 +162,11 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     let mut path_figures = None;
     if with_path {
-        match default_path::measure(args.backend, &models, args.runs * Settings::with_models(models.clone()).detect_every) {
+        match default_path::measure(
+            args.backend,
+            &models,
+            args.runs * Settings::with_models(models.clone()).detect_every,
+        ) {
             Ok((figures, path_rows)) => {
                 path_rows.iter().for_each(|row| say(line(row)));
                 rows.extend(path_rows);

@@ -166,7 +166,9 @@ fn a_run_on_synthetic_people_needs_no_file() -> Result<()> {
         ensure!((0.5..15.0).contains(&depth_m), "a person at {depth_m} m");
     }
     let said = run(alone(folder.path())?.arg("doctor"), 0)?;
-    for says in ["built in   I2L-MeshNet, body", "built in   RootNet", "ready      --estimator body", "synthetic people"] {
+    for says in
+        ["built in   I2L-MeshNet, body", "built in   RootNet", "ready      --estimator body", "synthetic people"]
+    {
         ensure!(said.contains(says), "doctor does not say {says:?}:\n{said}");
     }
     Ok(())
