@@ -231,18 +231,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         let default_path = path_figures;
         let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
         let ways = meter::ways(&device);
-        let report = Report {
-            version,
-            backend,
-            threads,
-            peak,
-            runs: args.runs,
-            rows,
-            networks,
-            default_path,
-            profiles,
-            ways,
-        };
+        let report =
+            Report { version, backend, threads, peak, runs: args.runs, rows, networks, default_path, profiles, ways };
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }

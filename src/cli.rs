@@ -69,6 +69,8 @@ pub enum CommandArgs {
     Eval(EvalArgs),
     /// Train a network on synthetic people; what is in the folder already goes on.
     Train(TrainArgs),
+    /// Repeat the ablations of I2L-MeshNet's paper on synthetic people, at a small scale.
+    Ablate(AblateArgs),
 }
 
 /// Networks that `train` knows.
@@ -78,6 +80,10 @@ pub enum Trainee {
     Mesh,
     /// RootNet.
     Root,
+    /// I2L-MeshNet's second stage: the mesh's joints to the pose and shape of the body.
+    Params,
+    /// 3D PoseNet, with MuCo-3DHP's joints.
+    Pose,
     /// The light detector of people.
     Detector,
 }
@@ -112,6 +118,9 @@ pub struct TrainArgs {
     /// Weights to begin with, from another training of the same network, with patches of this or of another size.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
+    /// `params`: weights of the trained first stage, which are written with those of the second.
+    #[arg(long, value_name = "FILE", required_if_eq("network", "params"))]
+    pub mesh: Option<PathBuf>,
     /// Layers of the ResNet.
     #[arg(long, value_name = "N", default_value_t = 18)]
     pub resnet: usize,
@@ -136,6 +145,32 @@ pub struct TrainArgs {
     /// Seconds between checkpoints.
     #[arg(long, value_name = "SECS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_every: u64,
+}
+
+/// Arguments of `ablate`.
+#[derive(Debug, Args)]
+pub struct AblateArgs {
+    /// Folder of ablation.json, ablation.txt and a folder for each network; what is there goes on.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Samples that each network sees.
+    #[arg(long, value_name = "N", default_value_t = 4000, value_parser = clap::value_parser!(u64).range(64..))]
+    pub samples: u64,
+    /// Threads that learn [default: all processors].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: Option<u32>,
+    /// What the weights at first and the order of the samples follow from.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Channels after the ResNet's stem, a multiple of 16.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = parse_blocks)]
+    pub width: u32,
+    /// Channels of the heads, a multiple of 16.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = parse_blocks)]
+    pub channels: u32,
+    /// Side of the patches, pixels. With 128 the heatmaps have the paper's 8, 16, 32 and 64 bins.
+    #[arg(long, value_name = "PX", default_value_t = 128)]
+    pub input: usize,
 }
 
 /// How frames become people: shared by the window and `run`.

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Some(CommandArgs::Body(args)) => headless::export_bodies(args),
         Some(CommandArgs::Synth(args)) => headless::synth(args),
         Some(CommandArgs::Train(args)) => train::run(args),
+        Some(CommandArgs::Ablate(args)) => train::ablate(args),
         Some(CommandArgs::Eval(args)) => eval::run(args),
     };
     match done {

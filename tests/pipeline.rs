@@ -354,7 +354,7 @@ fn a_camera_drops_frames_that_nobody_takes_and_counts_them() {
 /// Makes frames when it is asked, ten milliseconds apart.
 struct Made {
     index: u64,
-    made: Arc<AtomicU64>,
+    count: Arc<AtomicU64>,
     left: u64,
 }
 
@@ -380,7 +380,7 @@ impl FrameSource for Made {
         }
         self.left -= 1;
         self.index += 1;
-        self.made.fetch_add(1, Ordering::SeqCst);
+        self.count.fetch_add(1, Ordering::SeqCst);
         Ok(Next::Frame(frame(self.index - 1)))
     }
 }
@@ -389,7 +389,7 @@ impl FrameSource for Made {
 fn frames_that_are_made_are_made_for_someone_and_the_film_goes_on_at_its_speed() {
     const FRAMES: u64 = 8;
     let made = Arc::new(AtomicU64::new(0));
-    let source = Mutex::new(Some(Made { index: 0, made: Arc::clone(&made), left: FRAMES }));
+    let source = Mutex::new(Some(Made { index: 0, count: Arc::clone(&made), left: FRAMES }));
     let open: Arc<OpenSource> = Arc::new(move |_: &SourceSpec| match source.lock().unwrap().take() {
         Some(source) => Ok(Box::new(source) as Box<dyn FrameSource>),
         None => bail!("nothing to open"),

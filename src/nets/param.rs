@@ -9,9 +9,11 @@ use super::layers::{BN_EPS, FoldedNorm};
 use crate::result::BodyParams;
 
 /// Numbers for each rotation: two columns of its matrix, interleaved.
-pub(super) const ROTATION_NUMBERS: usize = 6;
+pub(crate) const ROTATION_NUMBERS: usize = 6;
+/// Widths of the hidden layers.
+pub(crate) const HIDDEN: [usize; 2] = [1024, 512];
 
-/// Two hidden layers (1024, 512), then pose and shape.
+/// Two hidden layers, then pose and shape.
 pub struct ParamRegressor {
     hidden: [Linear; 2],
     pose: Linear,
@@ -28,9 +30,9 @@ impl ParamRegressor {
             let bias = ((linear.get(output, "bias")? * scale)? + shift)?;
             Ok(Linear::new(weight, Some(bias)))
         };
-        let hidden = [hidden(joints * 3, 1024, 0)?, hidden(1024, 512, 3)?];
-        let pose = candle_nn::linear(512, rotations * ROTATION_NUMBERS, vb.pp("fc_pose.0"))?;
-        let shape = candle_nn::linear(512, shape, vb.pp("fc_shape.0"))?;
+        let hidden = [hidden(joints * 3, HIDDEN[0], 0)?, hidden(HIDDEN[0], HIDDEN[1], 3)?];
+        let pose = candle_nn::linear(HIDDEN[1], rotations * ROTATION_NUMBERS, vb.pp("fc_pose.0"))?;
+        let shape = candle_nn::linear(HIDDEN[1], shape, vb.pp("fc_shape.0"))?;
         Ok(Self { hidden, pose, shape })
     }
 

@@ -191,7 +191,7 @@ impl PoseNet3d {
         if let Features::Blocked(map) = &logits
             && bins.is_multiple_of(kernels::LANES)
         {
-            let marginals = kernels::volume_marginals(kernels::Isa::detect(), map, bins);
+            let marginals = kernels::volume_marginals(kernels::Isa::detect(), &map.data, bins);
             return Tensor::from_vec(marginals, (people, joints, 3, bins), patches.device());
         }
         let volume = lixel::softmax(&logits.to_tensor()?.reshape((people, joints, bins * bins * bins))?)?;

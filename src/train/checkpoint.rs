@@ -52,6 +52,20 @@ pub fn save_weights(params: &Params, config_json: &str, path: &Path) -> Result<(
     write(weight_views(params, &values)?, Some(config_json), path)
 }
 
+/// Writes weights together with those of other stages, which lie in `others`.
+pub fn save_merged(others: &WeightFile, params: &Params, config_json: &str, path: &Path) -> Result<()> {
+    let values = params.values();
+    let mut views = weight_views(params, &values)?;
+    let own: std::collections::HashSet<&str> = params.names().map(|(name, _)| name).collect();
+    let other_data = others.names().filter(|name| !own.contains(name)).map(|name| Ok((name, others.data(name)?)));
+    let other_data = other_data.collect::<Result<Vec<_>>>()?;
+    for (name, data) in &other_data {
+        let (Some(dtype), Some(shape)) = (others.dtype(name), others.shape(name)) else { continue };
+        views.push((name, TensorView::new(dtype, shape.to_vec(), data)?));
+    }
+    write(views, Some(config_json), path)
+}
+
 /// Writes the weights and all that training needs to go on. `samples` is what it has seen, for the data's order.
 pub fn save(params: &Params, adam: &Adam, samples: u64, terms: &Terms, path: &Path) -> Result<()> {
     let values = params.values();

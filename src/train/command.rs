@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::mesh_task::MeshTask;
+use super::param_task::ParamTask;
 use super::params::Params;
 use super::person_detector::task::DetectorTask;
+use super::pose_task::PoseTask;
 use super::resize::read_resized;
 use super::root_task::{self, RootTask};
 use super::session::{self, Options, Progress};
@@ -31,6 +33,17 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         }
         Trainee::Root => {
             let (task, params) = RootTask::new(args.resnet, sizes, args.seed)?;
+            begin(args, &sizes, &params)?;
+            train(args, (task, params))
+        }
+        Trainee::Params => {
+            let mesh = args.mesh.as_deref().context("--mesh FILE: the weights of a trained first stage")?;
+            let (task, params) = ParamTask::new(mesh, args.seed)?;
+            begin(args, &sizes, &params)?;
+            train(args, (task, params))
+        }
+        Trainee::Pose => {
+            let (task, params) = PoseTask::new(args.resnet, sizes, args.seed)?;
             begin(args, &sizes, &params)?;
             train(args, (task, params))
         }
@@ -67,8 +80,7 @@ fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
         checkpoint_every: Duration::from_secs(args.checkpoint_every),
     };
     log::info!("{} parameters, {threads} threads", params.values().len());
-    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} samples, {eta} left  {msg}");
-    let bar = ProgressBar::new(options.samples).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = ProgressBar::new(options.samples).with_style(bar_style());
     session::run(task, params, &options, &mut |progress| {
         bar.set_position(progress.samples);
         if progress.loss.is_empty() {
@@ -83,6 +95,12 @@ fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
     })?;
     bar.finish_and_clear();
     Ok(())
+}
+
+/// Done, left and said.
+pub(super) fn bar_style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} samples, {eta} left  {msg}");
+    style.unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn summary(progress: &Progress, values: &[(&'static str, f64)]) -> String {

@@ -53,6 +53,11 @@ impl Curves {
         Ok(())
     }
 
+    /// The last value of a name.
+    pub fn last(&self, name: &str) -> Option<f64> {
+        self.points.values().rev().flatten().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
     /// Draws all that was noted.
     pub fn draw(&self, picture: &Path) -> Result<()> {
         let draw = || {
@@ -65,7 +70,7 @@ impl Curves {
 }
 
 fn rows(samples: u64, values: &[(String, f64)]) -> String {
-    values.iter().map(|(name, value)| format!("{samples},{name},{value:.6}\n")).collect()
+    values.iter().fold(String::new(), |text, (name, value)| text + &format!("{samples},{name},{value:.6}\n"))
 }
 
 /// Of a value that stands there twice, the later one; a row that is no row, as a full disk leaves them, is left out.

@@ -2,7 +2,7 @@
 //! patches to the coordinates of joints and vertices. No gradient flows from MeshNet into PoseNet's coordinates.
 
 use anyhow::Result;
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{Result as CandleResult, Tensor, bail};
 
 use super::layers::{Conv, DeconvStack, Norm, Pass};
 use super::ops::{axis_means, soft_argmax, to_blocked};
@@ -14,18 +14,43 @@ use crate::nets::kernels::LANES;
 use crate::nets::layers::{Activation, ConvShape};
 use crate::nets::pose2feat::{convolved_gaussians, gaussian_weights};
 
-/// 1D heatmaps of N points.
+/// What an ablation changes of the network. The default changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Design {
+    /// MeshNet is told the joints that PoseNet finds (the paper's Table 3). Else PoseNet learns beside it.
+    pub conditioned: bool,
+    /// Transposed convolutions of each head; each doubles the bins of the heatmaps (Table 2).
+    pub doublings: usize,
+    /// Coordinates by 1D heatmaps; else by a linear layer on the mean feature (Table 1).
+    pub lixels: bool,
+}
+
+impl Default for Design {
+    fn default() -> Self {
+        Self { conditioned: true, doublings: 3, lixels: true }
+    }
+}
+
+impl Design {
+    /// Bins of the heatmaps; without these, parts of the volume's side that coordinates count.
+    pub fn bins(self, sizes: &NetSizes) -> usize {
+        (sizes.input() / 32) << self.doublings
+    }
+}
+
+/// Where N points are.
 pub struct LixelOutput {
     /// Logits of x, y and z: `[B, N / 16, 1, D, 16]`, N up to whole blocks.
-    logits: [Tensor; 3],
+    logits: Option<[Tensor; 3]>,
     /// Soft-argmax of each heatmap, `[B, N, 3]`, in lixels.
     pub coords: Tensor,
 }
 
 impl LixelOutput {
-    /// The logits of each axis as they come out, `[B, N / 16, 1, D, 16]`, N up to whole blocks.
-    pub fn blocked_logits(&self) -> &[Tensor; 3] {
-        &self.logits
+    /// The logits of each axis as they come out, `[B, N / 16, 1, D, 16]`, N up to whole blocks; `None` where a
+    /// [`Design`] has no heatmaps.
+    pub fn blocked_logits(&self) -> Option<&[Tensor; 3]> {
+        self.logits.as_ref()
     }
 
     /// The logits of each axis, `[B, N, D]`: for a loss on the heatmaps themselves.
@@ -36,7 +61,7 @@ impl LixelOutput {
             let logits = logits.squeeze(2)?.transpose(2, 3)?.contiguous()?;
             logits.reshape((b, blocks * LANES, bins))?.narrow(1, 0, points)
         };
-        let [x, y, z] = &self.logits;
+        let Some([x, y, z]) = &self.logits else { bail!("coordinates without heatmaps") };
         Ok([planar(x)?, planar(y)?, planar(z)?])
     }
 }
@@ -54,12 +79,12 @@ struct LixelHead {
 }
 
 impl LixelHead {
-    fn new(sizes: &NetSizes, points: usize, b: &mut ParamsBuilder) -> Self {
-        let (features, channels, bins) = (sizes.features(), sizes.channels(), sizes.heatmap());
+    fn new(sizes: &NetSizes, design: Design, points: usize, b: &mut ParamsBuilder) -> Self {
+        let (features, channels, bins) = (sizes.features(), sizes.channels(), design.bins(sizes));
         let line = channels * bins;
         let start = Start::he(features);
         Self {
-            deconv: DeconvStack::new(features, channels, &mut b.pp("deconv")),
+            deconv: DeconvStack::of(design.doublings, features, channels, &mut b.pp("deconv")),
             x: Conv::head(channels, points, 3, &mut b.pp("conv_x.0")),
             y: Conv::head(channels, points, 3, &mut b.pp("conv_y.0")),
             z_1: (
@@ -90,7 +115,35 @@ impl LixelHead {
         let z = self.z_2.forward(pass, &line)?;
         let coords = [soft_argmax(&x)?, soft_argmax(&y)?, soft_argmax(&z)?];
         let coords = Tensor::stack(&coords, 2)?.narrow(1, 0, self.points)?; // [B, N, 3]
-        Ok(LixelOutput { logits: [x, y, z], coords })
+        Ok(LixelOutput { logits: Some([x, y, z]), coords })
+    }
+}
+
+/// Heatmaps, or the layer that an ablation has in their place.
+enum Head {
+    Lixels(Box<LixelHead>),
+    Direct { linear: Conv, points: usize, bins: usize },
+}
+
+impl Head {
+    fn new(sizes: &NetSizes, design: Design, points: usize, b: &mut ParamsBuilder) -> Self {
+        if design.lixels {
+            return Self::Lixels(Box::new(LixelHead::new(sizes, design, points, b)));
+        }
+        let linear = Conv::head(sizes.features(), points * 3, 2, &mut b.pp("linear"));
+        Self::Direct { linear, points, bins: design.bins(sizes) }
+    }
+
+    fn forward(&self, pass: &Pass, feature: &Tensor) -> CandleResult<LixelOutput> {
+        match self {
+            Self::Lixels(head) => head.forward(pass, feature),
+            Self::Direct { linear, points, bins } => {
+                let out = linear.forward(pass, &feature.mean_keepdim((2, 3))?)?; // [B, 3 N / 16, 1, 1, 16]
+                let places = out.flatten_from(1)?.narrow(1, 0, points * 3)?.reshape(((), *points, 3))?;
+                // They begin in the middle of the volume, as those of heatmaps do.
+                Ok(LixelOutput { logits: None, coords: ((places + 0.5)? * *bins as f64)? })
+            }
+        }
     }
 }
 
@@ -111,6 +164,9 @@ impl Pose2Feat {
 
     /// `early [B, 4, D, D, 16], coords [B, J, 3] -> [B, 4, D, D, 16]`
     fn forward(&self, pass: &Pass, early: &Tensor, coords: &Tensor) -> CandleResult<Tensor> {
+        if self.joints == 0 {
+            return self.norm.forward(pass, &self.conv.forward(pass, early)?, None, Activation::Relu);
+        }
         let weights = gaussian_weights(&pass.var(self.conv.weight)?, self.joints, self.bins)?;
         let gaussians = convolved_gaussians(&weights, &coords.detach())?;
         let both = (self.conv.forward(pass, early)? + to_blocked(&gaussians)?)?;
@@ -130,22 +186,31 @@ pub struct I2lOutput {
 pub struct I2l {
     stem: Stem,
     pose_backbone: Stages,
-    pose_net: LixelHead,
+    pose_net: Head,
     pose2feat: Pose2Feat,
     mesh_backbone: Stages,
-    mesh_net: LixelHead,
+    mesh_net: Head,
+    /// Bins of the early feature to one of the heatmaps.
+    early_per_bin: f64,
 }
 
 impl I2l {
     /// Under the names of the checkpoints.
     pub fn new(sizes: &NetSizes, joints: usize, vertices: usize, b: &mut ParamsBuilder) -> Self {
+        Self::designed(sizes, Design::default(), joints, vertices, b)
+    }
+
+    /// Otherwise than the checkpoints, for an ablation.
+    pub fn designed(sizes: &NetSizes, design: Design, joints: usize, vertices: usize, b: &mut ParamsBuilder) -> Self {
+        let told = if design.conditioned { joints } else { 0 };
         Self {
             stem: Stem::new(sizes.depth().width(), &mut b.pp("pose_backbone")),
             pose_backbone: Stages::new(sizes.depth(), &mut b.pp("pose_backbone")),
-            pose_net: LixelHead::new(sizes, joints, &mut b.pp("pose_net")),
-            pose2feat: Pose2Feat::new(sizes.depth().width(), joints, sizes.heatmap(), &mut b.pp("pose2feat")),
+            pose_net: Head::new(sizes, design, joints, &mut b.pp("pose_net")),
+            pose2feat: Pose2Feat::new(sizes.depth().width(), told, sizes.heatmap(), &mut b.pp("pose2feat")),
             mesh_backbone: Stages::new(sizes.depth(), &mut b.pp("mesh_backbone")),
-            mesh_net: LixelHead::new(sizes, vertices, &mut b.pp("mesh_net")),
+            mesh_net: Head::new(sizes, design, vertices, &mut b.pp("mesh_net")),
+            early_per_bin: sizes.heatmap() as f64 / design.bins(sizes) as f64,
         }
     }
 
@@ -165,7 +230,7 @@ impl I2l {
 
     /// MeshNet, from what [`Self::forward_pose`] gave.
     pub fn forward_mesh(&self, pass: &Pass, early: &Tensor, joints: &LixelOutput) -> Result<LixelOutput> {
-        let feature = self.pose2feat.forward(pass, early, &joints.coords)?;
+        let feature = self.pose2feat.forward(pass, early, &(&joints.coords * self.early_per_bin)?)?;
         self.mesh_net.forward(pass, &self.mesh_backbone.forward(pass, &feature)?).map_err(Into::into)
     }
 
@@ -177,8 +242,9 @@ impl I2l {
             let head = || name.strip_prefix("mesh_net.").map(|rest| format!("pose_net.{rest}"));
             trunk.or_else(head)
         });
+        let (Head::Lixels(mesh), Head::Lixels(pose)) = (&self.mesh_net, &self.pose_net) else { return };
         let mut values = params.values_mut();
-        for (mesh, pose) in self.mesh_net.heads().into_iter().zip(self.pose_net.heads()) {
+        for (mesh, pose) in mesh.heads().into_iter().zip(pose.heads()) {
             for (to, from) in mesh.into_iter().zip(pose) {
                 let (to, from) = (params.range(to), params.range(from));
                 let row = to.len() / nearest_joint.len();
@@ -237,7 +303,7 @@ mod tests {
             };
             let loss = (loss(&out.joints, &targets[0])? + loss(&out.vertices, &targets[1])?)?;
             params.backward(&loss)?;
-            adam.step(&params, 2e-3);
+            adam.step(&params, 5e-3);
             losses.push(loss.to_scalar::<f32>()?);
         }
         // At first every coordinate is the middle bin, on average a quarter of the targets' range of 7 away.

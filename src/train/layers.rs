@@ -70,10 +70,15 @@ impl Conv {
 
     /// Kernel 1 with bias, `weight` of `rank` dimensions.
     pub fn pointwise(input: usize, output: usize, rank: usize, start: Start, b: &mut ParamsBuilder) -> Self {
+        Self::biased(input, output, rank, [start, Start::Constant(0.0)], b)
+    }
+
+    /// As [`Self::pointwise`]; how weights and biases begin.
+    pub fn biased(input: usize, output: usize, rank: usize, [start, bias]: [Start; 2], b: &mut ParamsBuilder) -> Self {
         let mut dims = vec![1; rank];
         dims[..2].copy_from_slice(&[output, input]);
         let weight = b.add("weight", &dims, start);
-        let bias = Some(b.add("bias", &[output], Start::Constant(0.0)));
+        let bias = Some(b.add("bias", &[output], bias));
         Self { weight, bias, shape: ConvShape::same(input, output, 1), direction: Direction::Conv }
     }
 
@@ -148,16 +153,23 @@ impl ConvNorm {
     }
 }
 
-/// The three transposed convolutions of all heads, see
-/// [`DeconvStack`](crate::nets::layers::DeconvStack): `[B, C / 16, h, w, 16] -> [B, O / 16, 8h, 8w, 16]`.
-pub struct DeconvStack([(Conv, Norm); 3]);
+/// The transposed convolutions of all heads, see [`DeconvStack`](crate::nets::layers::DeconvStack): with three of them
+/// `[B, C / 16, h, w, 16] -> [B, O / 16, 8h, 8w, 16]`.
+pub struct DeconvStack(Vec<(Conv, Norm)>);
 
 impl DeconvStack {
-    /// Layers 0, 1, 3, 4, 6 and 7.
+    /// Three: layers 0, 1, 3, 4, 6 and 7.
     pub fn new(input: usize, output: usize, b: &mut ParamsBuilder) -> Self {
-        let mut layer =
-            |input, at: usize| (Conv::transposed(input, output, &mut b.pp(at)), Norm::new(output, &mut b.pp(at + 1)));
-        Self([layer(input, 0), layer(output, 3), layer(output, 6)])
+        Self::of(3, input, output, b)
+    }
+
+    /// That many.
+    pub fn of(count: usize, input: usize, output: usize, b: &mut ParamsBuilder) -> Self {
+        let layer = |i: usize| {
+            let (at, input) = (3 * i, if i == 0 { input } else { output });
+            (Conv::transposed(input, output, &mut b.pp(at)), Norm::new(output, &mut b.pp(at + 1)))
+        };
+        Self((0..count).map(layer).collect())
     }
 
     /// Blocked in, blocked out.

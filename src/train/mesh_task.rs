@@ -2,20 +2,18 @@
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use glam::{DVec3, Vec3};
+use glam::Vec3;
 
-use super::i2l::{I2l, LixelOutput};
+use super::batch::{JointErrors, mm, patches, targets};
+use super::i2l::{Design, I2l, LixelOutput};
 use super::layers::Pass;
 use super::losses::{Faces, coordinate_loss, surface_losses};
 use super::ops::heatmap_cross_entropy;
 use super::params::Params;
 use super::people::{View, Viewer, lixels};
 use super::task::{Loss, Task};
-use crate::eval::metrics;
 use crate::nets::NetSizes;
-use crate::nets::input::patches_tensor;
 use crate::nets::param::regressor_matrix;
-use crate::synth::Kind;
 
 /// Weight of the face normals' loss (lambda of eq. 13).
 const NORMAL_WEIGHT: f64 = 0.1;
@@ -38,6 +36,8 @@ pub enum Stage {
 pub struct MeshTask {
     stage: Stage,
     sizes: NetSizes,
+    /// Bins of the heatmaps.
+    bins: usize,
     resnet: usize,
     viewer: Viewer,
     network: I2l,
@@ -50,13 +50,26 @@ pub struct MeshTask {
 impl MeshTask {
     /// The task and its network's parameters as they begin.
     pub fn new(resnet: usize, sizes: NetSizes, stage: Stage, surface: bool, seed: u64) -> Result<(Self, Params)> {
+        Self::designed(resnet, sizes, Design::default(), stage, surface, seed)
+    }
+
+    /// The same for a network that an ablation has changed.
+    pub fn designed(
+        resnet: usize,
+        sizes: NetSizes,
+        design: Design,
+        stage: Stage,
+        surface: bool,
+        seed: u64,
+    ) -> Result<(Self, Params)> {
         let viewer = Viewer::new(sizes.input() as u32)?;
         let topology = viewer.topology();
         let (joints, vertices) = (topology.skeleton.names.len(), topology.vertex_count);
-        let (params, network) = Params::build(seed, |b| I2l::new(&sizes, joints, vertices, b));
+        let (params, network) = Params::build(seed, |b| I2l::designed(&sizes, design, joints, vertices, b));
         let surface = surface.then(|| Faces::new(&topology.faces, vertices)).transpose()?;
         let regressor = regressor_matrix(&topology.joint_regressor, vertices, &Device::Cpu)?;
-        Ok((Self { stage, sizes, resnet, viewer, network, surface, regressor }, params))
+        let bins = design.bins(&sizes);
+        Ok((Self { stage, sizes, bins, resnet, viewer, network, surface, regressor }, params))
     }
 
     /// Lets MeshNet begin where PoseNet has come to.
@@ -71,33 +84,12 @@ impl MeshTask {
         self.network.start_mesh_from_pose(params, &rest.iter().map(nearest).collect::<Vec<_>>());
     }
 
-    fn patches(batch: &[&View]) -> Result<Tensor> {
-        let patches: Vec<_> = batch.iter().map(|view| view.patch.clone()).collect();
-        patches_tensor(&patches, &Device::Cpu)
-    }
-
-    /// Where the points are, and whether they are in the volume of the heatmaps: `[B, N, 3]` and `[B, N, 1]`.
-    fn targets(&self, batch: &[&View], points: impl Fn(&View) -> &[Vec3]) -> Result<[Tensor; 2]> {
-        let (mut targets, mut valid) = (Vec::new(), Vec::new());
-        let (side, bins) = (self.sizes.input() as u32, self.sizes.heatmap());
-        for view in batch {
-            for p in lixels(points(view), side, bins) {
-                targets.extend(p.to_array());
-                let inside = p.cmpge(Vec3::ZERO).all() && p.cmple(Vec3::splat((bins - 1) as f32)).all();
-                valid.push(f32::from(u8::from(inside)));
-            }
-        }
-        let (people, count) = (batch.len(), valid.len() / batch.len());
-        let targets = Tensor::from_vec(targets, (people, count, 3), &Device::Cpu)?;
-        Ok([targets, Tensor::from_vec(valid, (people, count, 1), &Device::Cpu)?])
-    }
-
     /// Coordinates of all axes and heatmaps of each.
     fn point_losses(output: &LixelOutput, [target, valid]: &[Tensor; 2]) -> Result<[Tensor; 2]> {
         let is_3d = Tensor::ones(target.dim(0)?, candle_core::DType::F32, &Device::Cpu)?;
         let coords = coordinate_loss(&output.coords, target, valid, &is_3d)?;
         let mut heatmaps = Tensor::new(0.0_f32, &Device::Cpu)?;
-        for (axis, logits) in output.blocked_logits().iter().enumerate() {
+        for (axis, logits) in output.blocked_logits().into_iter().flatten().enumerate() {
             let target = target.narrow(2, axis, 1)?.squeeze(2)?;
             heatmaps = (heatmaps + heatmap_cross_entropy(logits, &target)?)?;
         }
@@ -117,9 +109,9 @@ impl Task for MeshTask {
     }
 
     fn loss(&self, pass: &Pass, batch: &[&View]) -> Result<Loss> {
-        let joints = self.targets(batch, |view| &view.joints)?;
+        let joints = targets(batch, self.bins, |view| (&view.joints).into())?;
         let pose_pass = Pass { is_training: self.stage != Stage::Mesh, ..pass.clone() };
-        let (early, found_joints) = self.network.forward_pose(&pose_pass, &Self::patches(batch)?)?;
+        let (early, found_joints) = self.network.forward_pose(&pose_pass, &patches(batch)?)?;
         let (mut total, mut parts) = (Tensor::new(0.0_f32, &Device::Cpu)?, Vec::new());
         if self.stage != Stage::Mesh {
             let [coords, heatmaps] = Self::point_losses(&found_joints, &joints)?;
@@ -132,7 +124,7 @@ impl Task for MeshTask {
         // Gradients begin at a variable.
         let early = if self.stage == Stage::Mesh { pass.image(&early)? } else { early };
         let out = self.network.forward_mesh(pass, &early, &found_joints)?;
-        let vertices = self.targets(batch, |view| &view.vertices)?;
+        let vertices = targets(batch, self.bins, |view| (&view.vertices).into())?;
         let [coords, heatmaps] = Self::point_losses(&out, &vertices)?;
         // The joints that the mesh carries.
         let (people, count, _) = out.coords.dims3()?;
@@ -156,33 +148,21 @@ impl Task for MeshTask {
     }
 
     fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
-        let bins = self.sizes.heatmap();
-        let (early, joints) = self.network.forward_pose(pass, &Self::patches(batch)?)?;
+        let (early, joints) = self.network.forward_pose(pass, &patches(batch)?)?;
         let is_pose = self.stage == Stage::Pose;
         let out = if is_pose { joints } else { self.network.forward_mesh(pass, &early, &joints)? };
-        let coords = out.coords.to_vec3::<f32>()?;
-        let mut sums = [
-            ("scenes_mpjpe_mm", 0.0, 0),
-            ("scenes_pa_mpjpe_mm", 0.0, 0),
-            ("poses_mpjpe_mm", 0.0, 0),
-            ("poses_pa_mpjpe_mm", 0.0, 0),
-        ];
-        for (view, found) in batch.iter().zip(coords) {
-            let found: Vec<Vec3> = found.iter().map(|p| Vec3::from_slice(p)).collect();
-            let mm = |points: &[Vec3]| points.iter().map(|p| p.as_dvec3() * 1000.0).collect::<Vec<DVec3>>();
-            let joints = |points: Vec<Vec3>| {
+        let mut errors = JointErrors::default();
+        for (view, found) in batch.iter().zip(out.coords.to_vec3::<f32>()?) {
+            let joints_mm = |points: &[Vec3]| {
+                let points = view.metres(points, self.bins);
                 mm(&if is_pose { points } else { self.viewer.topology().joints(&points).unwrap_or_default() })
             };
-            let found = joints(view.metres(&found, bins));
+            let found: Vec<Vec3> = found.iter().map(|p| Vec3::from_slice(p)).collect();
             let truth = if is_pose { &view.joints } else { &view.vertices };
-            let truth = joints(view.metres(&lixels(truth, self.sizes.input() as u32, bins), bins));
-            let first = if view.kind == Kind::Scenes { 0 } else { 2 };
-            sums[first].1 += metrics::mpjpe(&found, &truth, 0)?;
-            sums[first + 1].1 += metrics::pa_mpjpe(&found, &truth)?;
-            sums[first].2 += 1;
-            sums[first + 1].2 += 1;
+            let truth = lixels(truth, self.sizes.input() as u32, self.bins);
+            errors.add(view.kind, &joints_mm(&found), &joints_mm(&truth), 0)?;
         }
-        Ok(sums.to_vec())
+        Ok(errors.sums())
     }
 
     fn config_json(&self) -> String {

@@ -1,19 +1,26 @@
 //! Training: losses, differentiable layers on the CPU's fast kernels, networks made of them, and the optimiser.
 
+mod ablation;
+mod batch;
 pub mod checkpoint;
 mod command;
 mod curves;
 pub mod feed;
 pub mod i2l;
+mod kinematics;
 pub mod layers;
 pub mod losses;
 pub mod mesh_task;
 pub mod ops;
 pub mod optimizer;
+mod param_task;
 pub mod params;
 pub mod people;
 pub mod person_detector;
 mod plot;
+mod pose_task;
+mod posenet3d;
+mod regressor;
 mod resize;
 pub mod resnet;
 pub mod root_task;
@@ -22,5 +29,6 @@ pub mod session;
 pub mod task;
 mod workers;
 
+pub use ablation::run as ablate;
 pub use command::run;
 pub use mesh_task::Stage;

@@ -21,6 +21,8 @@ pub enum Start {
     Constant(f32),
     /// Normal with this standard deviation.
     Normal(f32),
+    /// These numbers again and again.
+    Repeated(&'static [f32]),
 }
 
 impl Start {
@@ -64,6 +66,7 @@ impl ParamsBuilder<'_> {
         match start {
             Start::Constant(value) => values.resize(range.end, value),
             Start::Normal(deviation) => values.extend(range.clone().map(|_| random.normal() * deviation)),
+            Start::Repeated(numbers) => values.extend(numbers.iter().cycle().take(range.len())),
         }
         let name = if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) };
         entries.push(Entry { name, shape: shape.to_vec(), range });

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use glam::{Vec2, Vec3};
+use glam::{Quat, Vec2, Vec3};
 use image::RgbImage;
 
 use crate::body::{Topology, standin};
@@ -59,7 +59,8 @@ pub struct View {
     pub gamma: f32,
     /// Patch pixels times this and the depth in metres are metres, across.
     pub metres_per_px_at_1m: f32,
-    /// Pose of every joint, axis-angle, and the shape: what the second stage learns. The first turns into camera axes.
+    /// Pose of every joint, axis-angle, and the shape: what the second stage learns. The first turns into the axes of
+    /// the patch: those of the camera, turned and mirrored with it.
     pub pose_rad: Vec<Vec3>,
     /// Coefficients.
     pub shape: Vec<f32>,
@@ -100,6 +101,11 @@ impl Viewer {
     /// Where the networks' studio is.
     pub fn studio(&self) -> &Arc<Studio> {
         &self.studio
+    }
+
+    /// What belongs to the joints of the skeleton, or to the first of them, as it belongs to those of the mirror image.
+    pub fn mirrored<T: Copy>(&self, of_joints: &[T]) -> Vec<T> {
+        self.mirrored_joint[..of_joints.len()].iter().map(|&joint| of_joints[joint]).collect()
     }
 
     /// A block of [`VIEWS`] views.
@@ -165,8 +171,17 @@ impl Viewer {
         let mut joints: Vec<Vec3> = person.joints_camera_m.iter().map(|&p| place(p)).collect();
         let mut vertices: Vec<Vec3> = person.vertices_camera_m.iter().map(|&p| place(p)).collect();
         if augmentation.flip {
-            joints = self.mirrored_joint.iter().map(|&j| joints[j]).collect();
+            joints = self.mirrored(&joints);
             vertices = self.mirrored_vertex.iter().map(|&v| vertices[v as usize]).collect();
+        }
+        let mut pose_rad = person.params.pose_rad.clone();
+        let mut right_px = crop.crop_from_frame.matrix2.x_axis;
+        if augmentation.flip {
+            pose_rad = self.mirrored(&pose_rad).into_iter().map(mirrored_turn).collect();
+            right_px = -right_px;
+        }
+        if let Some(root) = pose_rad.first_mut() {
+            *root = (Quat::from_rotation_z(right_px.to_angle()) * Quat::from_scaled_axis(*root)).to_scaled_axis();
         }
         // The box that the patch shows is the augmented one.
         let shown = tight.w * augmentation.scale as f32;
@@ -184,10 +199,15 @@ impl Viewer {
             root_depth_m: root.z,
             gamma: root.z / k,
             metres_per_px_at_1m: shown / self.side as f32 / truth.intrinsics.fx,
-            pose_rad: person.params.pose_rad.clone(),
+            pose_rad,
             shape: person.params.shape.clone(),
         })
     }
+}
+
+/// A turn (axis times angle) as a mirror shows it that changes left and right.
+pub fn mirrored_turn(turn: Vec3) -> Vec3 {
+    Vec3::new(turn.x, -turn.y, -turn.z)
 }
 
 /// A detector's box is not the true one.
@@ -213,7 +233,7 @@ fn recolour(patch: &mut RgbImage, random: &mut Random) {
 /// 2018, without photographs of things).
 fn occlude(patch: &mut RgbImage, random: &mut Random) {
     let side = patch.width() as f32;
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..=random.below(3) {
         let centre = Vec2::new(random.between(0.0, side), random.between(0.0, side));
         let [long, wide] = [random.between(0.05, 0.28) * side, random.between(0.04, 0.16) * side];
         let along = Vec2::from_angle(random.between(0.0, std::f32::consts::PI));
@@ -234,7 +254,7 @@ fn occlude(patch: &mut RgbImage, random: &mut Random) {
 /// Coordinates in bins along x, y, z, as the heatmaps of a patch have them.
 pub fn lixels(points: &[Vec3], side: u32, bins: usize) -> Vec<Vec3> {
     let per_px = bins as f32 / side as f32;
-    let z = |metres: f32| (metres / (BODY_BOX_M / 2.0) + 1.0) / 2.0 * bins as f32;
+    let z = |metres: f32| (metres / BODY_BOX_M + 0.5) * bins as f32;
     points.iter().map(|p| Vec3::new(p.x * per_px, p.y * per_px, z(p.z))).collect()
 }
 
@@ -288,6 +308,22 @@ mod tests {
             across(1, 2).dot(across(16, 17)) > -0.5
         };
         assert!(block.iter().filter(|view| turned(view)).count() > VIEWS * 3 / 4);
+        Ok(())
+    }
+    #[test]
+    fn the_pose_of_a_view_makes_its_person() -> Result<()> {
+        let viewer = Viewer::new(64)?;
+        let mut means = Vec::new();
+        for view in viewer.block(4)? {
+            let posed = viewer.studio().body().pose(&view.pose_rad, &view.shape, Vec3::ZERO)?.joints_m;
+            let seen = view.metres(&lixels(&view.joints, 64, 64), 64);
+            let off = |joint: usize| (posed[joint] - posed[0]).distance(seen[joint] - seen[0]);
+            means.push((0..posed.len()).map(off).sum::<f32>() / posed.len() as f32);
+        }
+        // Not to the bit: who stands beside the middle of the camera's view is seen from the side. A wrong mirror or turn
+        // moves limbs by half a metre.
+        let all = means.iter().sum::<f32>() / means.len() as f32;
+        assert!(all < 0.06 && means.iter().all(|mean| *mean < 0.2), "{all} of {means:?}");
         Ok(())
     }
 }

@@ -25,6 +25,8 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
     RGBColor(90, 90, 90),
 ];
+/// Of so few, each is shown.
+const FEW_POINTS: usize = 30;
 const FONT: &str = "sans-serif";
 /// Values that span more are shown by their logarithms.
 const LOGARITHMIC_FROM: f64 = 2.5;
@@ -121,12 +123,13 @@ fn draw_panel(
         let style = colour.stroke_width(2);
         let series = chart.draw_series(LineSeries::new(curve.iter().copied(), style))?;
         series.label(*name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        if curve.len() <= FEW_POINTS {
+            chart.draw_series(curve.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
+        }
     }
-    if curves.len() > 1 {
-        let mut labels = chart.configure_series_labels();
-        let labels = labels.position(SeriesLabelPosition::UpperRight).label_font((FONT, 14));
-        labels.background_style(WHITE.mix(0.75)).draw()?;
-    }
+    let mut labels = chart.configure_series_labels();
+    let labels = labels.position(SeriesLabelPosition::UpperRight).label_font((FONT, 14));
+    labels.background_style(WHITE.mix(0.75)).draw()?;
     Ok(())
 }
 

@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
+use super::batch::patches;
 use super::layers::Pass;
 use super::params::Params;
 use super::people::{View, Viewer};
 use super::rootnet::RootNet;
 use super::task::{Loss, Task};
 use crate::nets::NetSizes;
-use crate::nets::input::{IMAGENET_STD, patches_tensor};
+use crate::nets::input::IMAGENET_STD;
 use crate::nets::weights::WeightFile;
 use crate::synth::Kind;
 
@@ -63,11 +64,6 @@ impl RootTask {
         let people = batch.len();
         Ok([Tensor::from_vec(roots, (people, 2), &Device::Cpu)?, Tensor::from_vec(gammas, people, &Device::Cpu)?])
     }
-
-    fn patches(batch: &[&View]) -> Result<Tensor> {
-        let patches: Vec<_> = batch.iter().map(|view| view.patch.clone()).collect();
-        patches_tensor(&patches, &Device::Cpu)
-    }
 }
 
 impl Task for RootTask {
@@ -78,7 +74,7 @@ impl Task for RootTask {
     }
 
     fn loss(&self, pass: &Pass, batch: &[&View]) -> Result<Loss> {
-        let out = self.network.forward(pass, &Self::patches(batch)?)?;
+        let out = self.network.forward(pass, &patches(batch)?)?;
         let [roots, gammas] = self.targets(batch)?;
         let coords = (out.coords - roots)?.abs()?.mean_all()?;
         let gamma = (out.gamma - gammas)?.abs()?.mean_all()?;
@@ -87,7 +83,7 @@ impl Task for RootTask {
     }
 
     fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
-        let out = self.network.forward(pass, &Self::patches(batch)?)?;
+        let out = self.network.forward(pass, &patches(batch)?)?;
         let (coords, gammas) = (out.coords.to_vec2::<f32>()?, out.gamma.to_vec1::<f32>()?);
         let mut sums = [("scenes_mrpe_mm", 0.0, 0), ("poses_mrpe_mm", 0.0, 0), ("depth_percent", 0.0, 0)];
         let px_per_bin = self.sizes.input() as f32 / self.sizes.heatmap() as f32;

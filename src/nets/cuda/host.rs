@@ -32,9 +32,10 @@ fn compiled(precision: Precision) -> Result<PathBuf> {
         return Ok(path.clone());
     }
     let folder = tempfile::tempdir()?;
-    let table: String = signatures().iter().map(|s| format!("    HOST_KERNEL({})\n", s.name)).collect();
+    let table: Vec<String> = signatures().iter().map(|s| format!("    HOST_KERNEL({})", s.name)).collect();
+    let table = table.join("\n");
     let text = format!(
-        "{}\n{}\nstatic bool table(const std::string& wanted, Request& request) {{\n    bool ran = false;\n{table}    \
+        "{}\n{}\nstatic bool table(const std::string& wanted, Request& request) {{\n    bool ran = false;\n{table}\n    \
          return ran;\n}}\nint main() {{ return host_main(table); }}\n",
         include_str!("host.h"),
         program(precision)

@@ -22,6 +22,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod volume_gradient;
 mod winograd;
 
 pub use conv::{Finish, PackedConv, PackedDeconv};
@@ -37,4 +38,5 @@ pub use reduce::{line_means, volume_marginals};
 pub use simd::{Isa, LANES};
 pub use softmax::{Heatmaps, heatmaps, line_probabilities};
 pub use tile::multiply_adds;
+pub use volume_gradient::volume_gradient;
 pub use winograd::{Winograd, WinogradDeconv};

@@ -62,14 +62,14 @@ impl Kernel for LineMeans<'_> {
     }
 }
 
-/// The marginals of a softmax over volumes. A map of `volumes * depth` channels holds for each volume `depth` planes
-/// of `depth` x `depth`; what comes out is `[batch, volumes, 3, depth]`: along x, y and z (the channels). The depth is
-/// a multiple of 16, so that a volume is whole blocks.
-pub fn volume_marginals(isa: Isa, x: &Map, depth: usize) -> Vec<f32> {
+/// The marginals of a softmax over volumes of `depth` cells a side, `[batch, volumes, depth (z) / 16, depth (y),
+/// depth (x), 16]`: what comes out is `[batch, volumes, 3, depth]`, along x, y and z. The depth is a multiple of 16, so
+/// that a volume is whole blocks.
+pub fn volume_marginals(isa: Isa, volumes: &[f32], depth: usize) -> Vec<f32> {
     assert!(depth > 0 && depth.is_multiple_of(LANES), "a volume is whole blocks");
-    assert!(x.channels.is_multiple_of(depth) && [x.height, x.width] == [depth; 2], "the map holds cubes");
-    let mut out = vec![0.0; x.batch * x.channels / depth * 3 * depth];
-    let volumes = x.data.par_chunks_exact(depth * depth * depth);
+    assert!(volumes.len().is_multiple_of(depth.pow(3)), "the volumes are cubes");
+    let mut out = vec![0.0; volumes.len() / depth.pow(3) * 3 * depth];
+    let volumes = volumes.par_chunks_exact(depth.pow(3));
     out.par_chunks_exact_mut(3 * depth).zip(volumes).for_each(|(out, volume)| {
         isa.run(VolumeMarginals { volume, depth, out });
     });

@@ -329,7 +329,7 @@ fn marginals_of_volumes_agree_with_candle() -> Result<()> {
         let expected = Tensor::stack(&marginals, 2)?;
         for isa in Isa::available() {
             // Probabilities: sums of up to 32^2 positive numbers of at most 1.
-            assert_floats_near(&volume_marginals(isa, &map(&x), depth), &expected, 1e-6, "marginals");
+            assert_floats_near(&volume_marginals(isa, &map(&x).data, depth), &expected, 1e-6, "marginals");
         }
     }
     Ok(())

@@ -54,7 +54,8 @@ impl ConvOp {
                 [batch, height, width]
             }
         };
-        let kernel = self.params.shape(self.weight)[2];
+        // A linear layer's weights have two dimensions.
+        let kernel = self.params.shape(self.weight).get(2).copied().unwrap_or(1);
         let (stride, padding) = (self.stride, self.padding);
         let dims = match self.direction {
             Direction::Conv => {

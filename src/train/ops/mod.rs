@@ -15,6 +15,7 @@ mod soft_argmax;
 mod surface;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 pub use conv::{ConvOp, Direction};
 pub use cross_entropy::heatmap_cross_entropy;
@@ -23,6 +24,7 @@ pub use norm::{NormOp, batch_norm, running_norm};
 pub use pool::max_pool;
 pub use soft_argmax::soft_argmax;
 pub use surface::{Faces, surface_losses};
+pub use volume::volume_soft_argmax;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 

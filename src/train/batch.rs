@@ -1,0 +1,71 @@
+//! Batches of views as tensors, and what is wrong with the joints that a network found in them.
+
+use std::borrow::Cow;
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use glam::{DVec3, Vec3};
+
+use super::people::{View, lixels};
+use crate::eval::metrics;
+use crate::nets::input::patches_tensor;
+use crate::synth::Kind;
+
+/// What the networks read, `[B, 3, H, W]`, RGB in `0..=255`.
+pub fn patches(batch: &[&View]) -> Result<Tensor> {
+    let patches: Vec<_> = batch.iter().map(|view| view.patch.clone()).collect();
+    patches_tensor(&patches, &Device::Cpu)
+}
+
+/// Where points are in lixels of so many bins, `[B, N, 3]`, and whether they are in the volume of the heatmaps,
+/// `[B, N, 1]`: 1 or 0.
+pub fn targets<'a>(
+    batch: &[&'a View],
+    bins: usize,
+    points: impl Fn(&'a View) -> Cow<'a, [Vec3]>,
+) -> Result<[Tensor; 2]> {
+    let (mut targets, mut valid) = (Vec::new(), Vec::new());
+    for view in batch {
+        for p in lixels(&points(view), view.patch.width(), bins) {
+            targets.extend(p.to_array());
+            let inside = p.cmpge(Vec3::ZERO).all() && p.cmple(Vec3::splat((bins - 1) as f32)).all();
+            valid.push(f32::from(u8::from(inside)));
+        }
+    }
+    let (people, count) = (batch.len(), valid.len() / batch.len());
+    let targets = Tensor::from_vec(targets, (people, count, 3), &Device::Cpu)?;
+    Ok([targets, Tensor::from_vec(valid, (people, count, 1), &Device::Cpu)?])
+}
+
+/// Metres to the millimetres of the papers' metrics.
+pub fn mm(points_m: &[Vec3]) -> Vec<DVec3> {
+    points_m.iter().map(|p| p.as_dvec3() * 1000.0).collect()
+}
+
+/// MPJPE and PA-MPJPE of both kinds of scenes, as sums and counts.
+pub struct JointErrors([(&'static str, f64, usize); 4]);
+
+impl Default for JointErrors {
+    fn default() -> Self {
+        let names = ["scenes_mpjpe_mm", "scenes_pa_mpjpe_mm", "poses_mpjpe_mm", "poses_pa_mpjpe_mm"];
+        Self(names.map(|name| (name, 0.0, 0)))
+    }
+}
+
+impl JointErrors {
+    /// Those of a person, whose joints are moved together at `root`.
+    pub fn add(&mut self, kind: Kind, found_mm: &[DVec3], truth_mm: &[DVec3], root: usize) -> Result<()> {
+        let errors = [metrics::mpjpe(found_mm, truth_mm, root)?, metrics::pa_mpjpe(found_mm, truth_mm)?];
+        let first = if kind == Kind::Scenes { 0 } else { 2 };
+        for (sum, error) in self.0[first..].iter_mut().zip(errors) {
+            sum.1 += error;
+            sum.2 += 1;
+        }
+        Ok(())
+    }
+
+    /// Names, sums and counts.
+    pub fn sums(self) -> Vec<(&'static str, f64, usize)> {
+        self.0.to_vec()
+    }
+}
