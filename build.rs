@@ -1,6 +1,7 @@
 //! Lists the weights in `assets/weights` for `models::built_in`, which builds them into the program. It can be built
 //! without some of them, too: before they are trained, or to be small.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -15,8 +16,11 @@ fn main() -> io::Result<()> {
     paths.sort();
     let mut list = String::from("&[");
     for path in paths {
-        let stem = path.file_stem().unwrap_or_default();
-        let _ = write!(list, "({stem:?}, &Aligned(*include_bytes!({path:?}))),"); // to a string: cannot fail
+        let text =
+            |text: Option<&OsStr>| text.and_then(OsStr::to_str).map(str::to_owned).ok_or(io::ErrorKind::InvalidData);
+        let (stem, path) = (text(path.file_stem())?, text(Some(path.as_os_str()))?);
+        // Quoted as Rust does it. To a string: it cannot fail.
+        let _ = write!(list, "({stem:?}, &Aligned(*include_bytes!({path:?}))),");
     }
     fs::write(variable("OUT_DIR")?.join("weights.rs"), list + "]")
 }

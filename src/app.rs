@@ -2,6 +2,7 @@
 //! takes events, runs the panels and hands pictures to the graphics device, and sleeps when there is nothing new.
 
 mod graphics;
+mod painter;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -3,9 +3,10 @@
 //! Weights do not change how long a network takes, so they are drawn from a fixed seed: the figures need no checkpoint
 //! and are the same for everyone. Operations are those of the CPU's kernels (`kernels::multiply_adds`), held against
 //! what the same threads reach with everything in registers. At the end the whole of it, with the weights that the
-//! program uses: see `default_path`.
+//! program uses (`default_path`); `path` is the same of the published architectures.
 
 mod default_path;
+mod path;
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,9 +23,10 @@ use serde::Serialize;
 use crate::cli::{self, BadInput, BenchArgs};
 use crate::nets::i2l::{I2l, I2lShape, ParamShape};
 use crate::nets::input::patches_tensor;
-use crate::nets::kernels::{self, Isa};
+use crate::nets::kernels;
 use crate::nets::layers::BN_EPS;
 use crate::nets::maskrcnn::{self, MaskRcnn};
+use crate::nets::meter::{self, Chosen, Floor, KernelTime, Peak, Work};
 use crate::nets::person_detector::{self, PersonDetector};
 use crate::nets::posenet3d::{self, PoseNet3d};
 use crate::nets::resnet::{Depth, Stages, Stem};
@@ -54,6 +56,21 @@ pub struct Row {
     pub gflops: Option<f64>,
     /// The same as a share of the machine's peak.
     pub peak_share: Option<f64>,
+    /// The least time that the same work can take on this device; `None` where its bytes are not counted.
+    pub floor: Option<Floor>,
+    /// Frames a second, of the whole path; a run is four frames.
+    pub fps: Option<f64>,
+    /// Operations and bytes of one run.
+    #[serde(skip)]
+    pub work: Work,
+}
+
+/// The kernels of one run on a GPU.
+#[derive(Clone, Debug, Serialize)]
+struct Profile {
+    network: &'static str,
+    batch: usize,
+    kernels: Vec<KernelTime>,
 }
 
 /// What a network costs before and beside its runs.
@@ -75,13 +92,17 @@ struct Report {
     backend: String,
     /// Threads of the kernels on the CPU.
     threads: usize,
-    /// What these threads reach at best; `None` on other devices.
-    peak_gflops: Option<f64>,
+    /// What these threads, or this GPU, reach at best; `None` on other devices.
+    peak: Option<Peak>,
     runs: u32,
     rows: Vec<Row>,
     networks: Vec<Cost>,
     /// The whole of it, where it was timed.
     default_path: Option<DefaultPath>,
+    /// With `--profile`, on an NVIDIA GPU.
+    profiles: Vec<Profile>,
+    /// How each shape is computed on an NVIDIA GPU.
+    ways: Vec<Chosen>,
 }
 
 /// A network that can be timed: takes a batch, calls `lap` at the end of each stage.
@@ -90,7 +111,7 @@ type Run = Box<dyn Fn(usize, &mut Lap<'_>) -> Result<()>>;
 /// Name of a network, and how to make it.
 type Network = (&'static str, fn(&Device) -> Result<Run>);
 
-const NETWORKS: [Network; 8] = [
+const NETWORKS: [Network; 9] = [
     ("resnet50", backbone),
     ("maskrcnn_800", |device| detector(device, 800, 1333)),
     ("maskrcnn_320", |device| detector(device, 320, 533)),
@@ -99,7 +120,11 @@ const NETWORKS: [Network; 8] = [
     ("i2l_body", |device| i2l(device, 29, 6890, 24)),
     ("i2l_hand", |device| i2l(device, 21, 778, 16)),
     ("posenet3d", skeleton),
+    ("path_1080p", path::whole_path),
 ];
+
+/// Kernels of a network that are printed; `--json` has all.
+const PROFILE_LINES: usize = 25;
 
 /// Runs the command.
 pub fn run(args: &BenchArgs) -> Result<()> {
@@ -118,12 +143,13 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         // The first to ask decides, and nobody has asked before.
         rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global().context("--threads")?;
     }
-    let (device, backend) = infer::device(args.backend)?;
+    let (device, backend) = infer::device(args.backend, args.precision)?;
     if let Some(path) = &args.json {
         // Better now than after all the timing.
         fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let peak_gflops = device.is_cpu().then(|| kernels::peak_gflops(Isa::detect()));
+    let peak = meter::peak(&device)?;
+    meter::set_graphs(&device, !args.no_graphs);
     let mut out = std::io::stdout().lock();
     let mut say = |line: String| {
         use std::io::Write;
@@ -131,14 +157,15 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         let _ = writeln!(out, "{line}");
     };
     say(format!("{backend}, {} runs each, milliseconds", args.runs));
-    if let Some(peak) = peak_gflops {
-        say(format!("{:?}: {peak:.0} GFLOP/s at best", Isa::detect()));
+    if let Some(Peak { gflops, gigabytes_per_sec }) = peak {
+        let bandwidth = gigabytes_per_sec.map_or(String::new(), |rate| format!(", {rate:.0} GB/s"));
+        say(format!("at best {gflops:.0} GFLOP/s{bandwidth}"));
     }
     say(format!(
-        "{:15} {:>5}  {:20} {:>10} {:>10} {:>10} {:>10} {:>8}",
-        "network", "batch", "stage", "best", "median", "p95", "GFLOP/s", "of peak"
+        "{:15} {:>5}  {:20} {:>10} {:>10} {:>10} {:>10} {:>8} {:>10}",
+        "network", "batch", "stage", "best", "median", "p95", "GFLOP/s", "of peak", "floor"
     ));
-    let (mut rows, mut networks) = (Vec::new(), Vec::new());
+    let (mut rows, mut networks, mut profiles) = (Vec::new(), Vec::new(), Vec::new());
     for (name, make) in wanted {
         reset_peak_resident();
         let (started, drawn) = (Instant::now(), drawing_secs());
@@ -147,11 +174,31 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         for &batch in &args.batch {
             measure(name, batch, 1, &device, &run)?; // To warm up.
             start_ms.get_or_insert_with(|| (started.elapsed().as_secs_f64() - (drawing_secs() - drawn)) * 1e3);
+            if device.is_cuda() {
+                measure(name, batch, 2, &device, &run)?; // The graph is recorded and has run.
+            }
             for mut row in measure(name, batch, args.runs, &device, &run)? {
-                row.peak_share = row.gflops.zip(peak_gflops).map(|(reached, peak)| reached / peak);
+                row.peak_share = row.gflops.zip(peak).map(|(reached, peak)| reached / peak.gflops);
+                row.floor = peak.and_then(|peak| peak.floor(row.work));
+                row.fps =
+                    (*name == "path_1080p" && row.stage == "total").then(|| path::FRAMES as f64 * 1e3 / row.median_ms);
                 say(line(&row));
+                if let Some(fps) = row.fps {
+                    say(format!("{name:15} {batch:>5}  {fps:.1} frames a second, the detector on every fourth"));
+                }
                 rows.push(row);
             }
+        }
+        if args.profile {
+            meter::set_graphs(&device, false);
+            for &batch in &args.batch {
+                let kernels = meter::profile(&device, || run(batch, &mut |_| Ok(())))?;
+                for KernelTime { name: kernel, count, ms } in kernels.iter().take(PROFILE_LINES) {
+                    say(format!("{name:15} {batch:>5}  {ms:>10.4} ms {count:>4} x {kernel}"));
+                }
+                profiles.push(Profile { network: name, batch, kernels });
+            }
+            meter::set_graphs(&device, !args.no_graphs);
         }
         let cost = Cost { network: name, start_ms: start_ms.unwrap_or(f64::NAN), peak_resident_mib: peak_resident() };
         let memory = cost.peak_resident_mib.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB resident"));
@@ -168,7 +215,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             args.runs * Settings::with_models(models.clone()).detect_every,
         ) {
             Ok((figures, path_rows)) => {
-                path_rows.iter().for_each(|row| say(line(row)));
+                for row in &path_rows {
+                    say(line(row));
+                }
                 rows.extend(path_rows);
                 say(figures.to_string());
                 path_figures = Some(figures);
@@ -181,7 +230,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if let Some(path) = &args.json {
         let default_path = path_figures;
         let (version, threads) = (env!("CARGO_PKG_VERSION"), rayon::current_num_threads());
-        let report = Report { version, backend, threads, peak_gflops, runs: args.runs, rows, networks, default_path };
+        let ways = meter::ways(&device);
+        let report =
+            Report { version, backend, threads, peak, runs: args.runs, rows, networks, default_path, profiles, ways };
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -190,11 +241,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 /// A row of the table.
 fn line(row: &Row) -> String {
-    let Row { network, batch, stage, best_ms, median_ms, p95_ms, gflops, peak_share } = row;
+    let Row { network, batch, stage, best_ms, median_ms, p95_ms, gflops, peak_share, floor, .. } = row;
+    let floor = floor.map_or("-".into(), |f| format!("{:.3}", f.operations_ms.max(f.bytes_ms)));
     let gflops = gflops.map_or("-".into(), |g| format!("{g:.1}"));
     let share = peak_share.map_or("-".into(), |s| format!("{:.0} %", s * 100.0));
     format!(
-        "{network:15} {batch:>5}  {stage:20} {best_ms:>10.2} {median_ms:>10.2} {p95_ms:>10.2} {gflops:>10} {share:>8}"
+        "{network:15} {batch:>5}  {stage:20} {best_ms:>10.2} {median_ms:>10.2} {p95_ms:>10.2} {gflops:>10} {share:>8} {floor:>10}"
     )
 }
 
@@ -202,39 +254,51 @@ fn line(row: &Row) -> String {
 struct Stage {
     name: &'static str,
     times_ms: Vec<f64>,
-    multiply_adds: u64,
+    work: Work,
 }
 
 /// Times one network.
 fn measure(network: &'static str, batch: usize, runs: u32, device: &Device, run: &Run) -> Result<Vec<Row>> {
     let mut stages: Vec<Stage> = Vec::new();
     for _ in 0..runs {
-        device.synchronize()?;
-        let mut note = |name, started: Instant, counted: u64| {
-            let (ms, multiply_adds) = (started.elapsed().as_secs_f64() * 1e3, kernels::multiply_adds() - counted);
+        nets::synchronize(device)?;
+        let mut note = |name, started: Instant, counted: Work| {
+            let (ms, work) = (started.elapsed().as_secs_f64() * 1e3, meter::work(device).since(counted));
             if let Some(stage) = stages.iter_mut().find(|stage| stage.name == name) {
                 stage.times_ms.push(ms);
             } else {
-                stages.push(Stage { name, times_ms: vec![ms], multiply_adds });
+                stages.push(Stage { name, times_ms: vec![ms], work });
             }
         };
-        let first = (Instant::now(), kernels::multiply_adds());
+        let first = (Instant::now(), meter::work(device));
         let mut last = first;
         run(batch, &mut |stage| {
-            device.synchronize()?;
+            nets::synchronize(device)?;
             note(stage, last.0, last.1);
-            last = (Instant::now(), kernels::multiply_adds());
+            last = (Instant::now(), meter::work(device));
             Ok(())
         })
         .with_context(|| format!("{network}, batch {batch}"))?;
-        device.synchronize()?;
+        nets::synchronize(device)?;
         note("total", first.0, first.1);
     }
-    let row = |Stage { name, mut times_ms, multiply_adds }: Stage| {
+    let row = |Stage { name, mut times_ms, work }: Stage| {
         times_ms.sort_by(f64::total_cmp);
         let [best_ms, median_ms, p95_ms] = [0.0, 0.5, 0.95].map(|q| quantile(&times_ms, q));
-        let gflops = (multiply_adds > 0).then(|| 2.0 * multiply_adds as f64 / median_ms / 1e6);
-        Row { network, batch, stage: name, best_ms, median_ms, p95_ms, gflops, peak_share: None }
+        let gflops = (work.multiply_adds > 0).then(|| 2.0 * work.multiply_adds as f64 / median_ms / 1e6);
+        Row {
+            network,
+            batch,
+            stage: name,
+            best_ms,
+            median_ms,
+            p95_ms,
+            gflops,
+            peak_share: None,
+            floor: None,
+            fps: None,
+            work,
+        }
     };
     Ok(stages.into_iter().map(row).collect())
 }

@@ -13,7 +13,7 @@ use crate::app::WindowOptions;
 use crate::detect::coco;
 use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
-use crate::settings::{Backend, BoxSource, CameraSetting, DetectorKind, Settings, SourceSpec, WebcamWish};
+use crate::settings::{Backend, BoxSource, CameraSetting, DetectorKind, Precision, Settings, SourceSpec, WebcamWish};
 use crate::space::{Intrinsics, RectPx};
 use crate::synth::{self, Kind};
 use crate::train::Stage;
@@ -182,6 +182,9 @@ pub struct PipelineArgs {
     /// Device of the networks.
     #[arg(long, value_enum, default_value_t)]
     pub backend: Backend,
+    /// Numbers that an NVIDIA GPU computes with (builds with cuDNN).
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
     /// Network that turns a person's patch into a body.
     #[arg(long, value_enum, default_value_t)]
     pub estimator: EstimatorKind,
@@ -278,6 +281,15 @@ pub struct BenchArgs {
     /// Device of the networks.
     #[arg(long, value_enum, default_value_t)]
     pub backend: Backend,
+    /// Numbers that an NVIDIA GPU computes with (builds with cuDNN).
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
+    /// On an NVIDIA GPU kernel by kernel, not as one graph: so the stages can be told apart.
+    #[arg(long)]
+    pub no_graphs: bool,
+    /// On an NVIDIA GPU also print the time of each kernel.
+    #[arg(long)]
+    pub profile: bool,
     /// Timed runs of each network and batch.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
@@ -402,6 +414,7 @@ impl PipelineArgs {
     pub fn settings(&self) -> Result<Settings> {
         let mut settings = Settings::with_models(models_folder(self.models.as_deref())?);
         settings.backend = self.backend;
+        settings.precision = self.precision;
         settings.estimator = self.estimator;
         settings.mesh_source = self.mesh;
         settings.boxes = self.box_source()?;

@@ -12,7 +12,7 @@ use crate::cli::{self, DoctorArgs};
 use crate::models::{self, Entry, Origin, Role, Status};
 use crate::pipeline::infer;
 use crate::render::Gpu;
-use crate::settings::Backend;
+use crate::settings::{Backend, Precision};
 use crate::{capture, result::EstimatorKind};
 
 /// Runs the command.
@@ -62,7 +62,7 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     writeln!(out, "\nbackends of the networks")?;
     for (backend, name) in [(Backend::Cpu, "cpu"), (Backend::Cuda, "cuda"), (Backend::Metal, "metal")] {
         // A driver's library can do anything when it is loaded.
-        let found = catch_unwind(|| infer::device(backend))
+        let found = catch_unwind(|| infer::device(backend, Precision::default()))
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the driver broke down while it was opened")));
         match found {
             Ok((_, words)) => line(&mut out, "works", name, &words)?,

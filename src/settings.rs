@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::PixelFormat;
 use crate::detect::coco;
+pub use crate::nets::Precision;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::space::{Intrinsics, RectPx};
 
@@ -191,6 +192,8 @@ pub struct Settings {
     pub models: PathBuf,
     /// Device of the networks.
     pub backend: Backend,
+    /// How exactly an NVIDIA GPU computes.
+    pub precision: Precision,
     /// Which network turns a crop into a body.
     pub estimator: EstimatorKind,
     /// Which mesh is shown and written.
@@ -222,6 +225,7 @@ impl Settings {
         Self {
             models,
             backend: Backend::Auto,
+            precision: Precision::default(),
             estimator: EstimatorKind::Body,
             mesh_source: MeshSource::Lixel,
             boxes: BoxSource::Detector,

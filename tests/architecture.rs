@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 const WALLS: &[(&str, &[&str])] = &[
     ("nokhwa", &["capture/"]),
     ("ffmpeg_sidecar", &["capture/"]),
-    ("candle_core", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs"]),
-    ("candle_nn", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs"]),
+    ("candle_core", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs", "bench/"]),
+    ("candle_nn", &["nets/", "lixel/", "train/", "pipeline/infer.rs", "bench.rs", "bench/"]),
     ("wgpu", &["render/", "app.rs", "app/"]),
-    ("egui_wgpu", &["app.rs", "app/"]),
     ("winit", &["app.rs", "app/"]),
     ("egui_winit", &["app.rs", "app/"]),
     ("egui", &["ui/", "app.rs", "app/"]),

@@ -153,7 +153,7 @@ fn a_run_on_synthetic_people_needs_no_file() -> Result<()> {
     let said = run(alone(folder.path())?.args(args), 0)?;
     ensure!(said.contains("built in") && !said.contains("missing"), "{said}");
     let out = folder.path().join("out");
-    let built_in = ["light_detector", "root_net", "i2l_body"].map(|role| [role.to_owned(), "built in".to_owned()]);
+    let built_in = ["person_detector", "rootnet", "i2l_body"].map(|role| [role.to_owned(), "built in".to_owned()]);
     assert_eq!(weights_of(&out)?, built_in);
     let lines = lines(&out)?;
     assert_eq!(lines.len(), 5);

@@ -404,6 +404,14 @@ impl egui::DroppedFile for Dropped {
 }
 
 #[test]
+fn a_long_note_leaves_room_for_the_views() {
+    let mut bench = with_people();
+    bench.status.notes = vec!["conv1.weight: missing, expected [64, 3, 7, 7]\n".repeat(150)];
+    let view = window(bench).get_by_label("frame view").rect();
+    assert!(view.height() > 300.0, "{view:?}");
+}
+
+#[test]
 fn it_says_whose_weights_the_networks_run_with() {
     let built_in = Weights { role: models::Role::RootNet, origin: Origin::BuiltIn };
     let own = Weights { role: models::Role::I2lBody, origin: Origin::File("models/i2l_body_12.pth.tar".into()) };

@@ -351,6 +351,67 @@ fn a_camera_drops_frames_that_nobody_takes_and_counts_them() {
     assert_eq!(status.backend, "fake");
 }
 
+/// Makes frames when it is asked, ten milliseconds apart.
+struct Made {
+    index: u64,
+    count: Arc<AtomicU64>,
+    left: u64,
+}
+
+impl FrameSource for Made {
+    fn describe(&self) -> String {
+        "made".into()
+    }
+    fn is_live(&self) -> bool {
+        false
+    }
+    fn frame_interval(&self) -> Option<Duration> {
+        Some(Duration::from_millis(10))
+    }
+    fn can_skip(&self) -> bool {
+        true
+    }
+    fn skip(&mut self, frames: u64) {
+        self.index += frames;
+    }
+    fn next(&mut self) -> Result<Next> {
+        if self.left == 0 {
+            return Ok(Next::Ended("enough".into()));
+        }
+        self.left -= 1;
+        self.index += 1;
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Ok(Next::Frame(frame(self.index - 1)))
+    }
+}
+
+#[test]
+fn frames_that_are_made_are_made_for_someone_and_the_film_goes_on_at_its_speed() {
+    const FRAMES: u64 = 8;
+    let made = Arc::new(AtomicU64::new(0));
+    let source = Mutex::new(Some(Made { index: 0, count: Arc::clone(&made), left: FRAMES }));
+    let open: Arc<OpenSource> = Arc::new(move |_: &SourceSpec| match source.lock().unwrap().take() {
+        Some(source) => Ok(Box::new(source) as Box<dyn FrameSource>),
+        None => bail!("nothing to open"),
+    });
+    // Each frame takes four times as long as the film has for it.
+    let slow = || FakeEstimator { delay: Duration::from_millis(40), ..FakeEstimator::default() };
+    let live = Live::start_with(settings(), Some(spec()), || {}, open, loads(slow));
+    let mut shown = Vec::new();
+    wait_for("the end", || {
+        let index = live.newest().map(|result| result.frame.index);
+        if shown.last().copied() != index {
+            shown.extend(index);
+        }
+        matches!(live.status().phase, Phase::Ended(_)).then_some(())
+    });
+    assert_eq!(made.load(Ordering::SeqCst), FRAMES);
+    assert_eq!(shown.len() as u64, FRAMES, "every frame that was made was shown: {shown:?}");
+    let last = shown[shown.len() - 1];
+    assert!(last >= 2 * FRAMES, "the film went on while a frame was looked at: {shown:?}");
+    assert_eq!(live.status().frames_dropped, last + 1 - FRAMES, "those that were passed over are counted: {shown:?}");
+}
+
 #[test]
 fn a_pause_holds_and_a_step_shows_exactly_one_more() {
     let (source, _) = script(false, 0..50);
@@ -470,6 +531,33 @@ fn a_missing_model_is_a_note_and_frames_are_shown_all_the_same() {
     wait_for("the note", || live.status().notes.contains(&"get it there".to_owned()).then_some(()));
     live.send(Command::Estimator(EstimatorKind::Hand));
     wait_for("the setting", || (live.status().settings.estimator == EstimatorKind::Hand).then_some(()));
+}
+
+#[test]
+fn another_detector_takes_the_place_of_the_first_when_it_is_there() {
+    let other = FakeDetector::default();
+    let load: Arc<LoadNetworks> = {
+        let (first, other) = (loads(FakeEstimator::default), other.clone());
+        Arc::new(move |settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress) + Send)| {
+            if wanted == Wanted::Detector {
+                // The one of an earlier choice comes late.
+                let late = FakeDetector(Arc::new(AtomicU64::new(1_000_000)));
+                tell(Progress::Loaded(Part::Detector(settings.detector, Box::new(other.clone()))));
+                tell(Progress::Loaded(Part::Detector(DetectorKind::MaskRcnn, Box::new(late))));
+            } else {
+                first(settings, wanted, tell);
+            }
+        })
+    };
+    let (source, _) = script(false, 0..4_000);
+    let source = Script { interval: Some(Duration::from_millis(5)), ..source };
+    let settings = Settings { detect_every: 1, ..settings() };
+    let live = Live::start_with(settings, Some(spec()), || {}, opens(vec![source]), load);
+    wait_for("a person", || live.newest().filter(|result| !result.people.is_empty()));
+    assert_eq!(other.0.load(Ordering::SeqCst), 0);
+    live.send(Command::Detector(DetectorKind::Light));
+    wait_for("the setting", || (live.status().settings.detector == DetectorKind::Light).then_some(()));
+    wait_for("the other detector", || (other.0.load(Ordering::SeqCst) > 5).then_some(()));
 }
 
 #[test]

@@ -219,6 +219,43 @@ fn what_cannot_be_used_is_told_with_its_exit_code() {
 }
 
 #[test]
+fn the_light_detector_serves_where_mask_rcnn_is_missing() {
+    let models = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for name in ["posenet3d.safetensors", "posenet3d.json", "rootnet.safetensors", "rootnet.json"] {
+        fs::hard_link(support::models::folder().unwrap().join(name), models.path().join(name)).unwrap();
+    }
+    let photo = models.path().join("photo.png");
+    picture(320, 200, 0).save(&photo).unwrap();
+    let run = |more: &[&str], code| {
+        let out = models.path().join("out");
+        let mut command = lixelscope();
+        command.args(["run", "--estimator", "skeleton", "--max-people", "3", "--models"]).arg(models.path()).args(more);
+        let output = command.arg("--source").arg(&photo).arg("--out").arg(&out).output().unwrap();
+        (expect_code(&output, code), out)
+    };
+    let (stderr, _) = run(&[], 2);
+    assert!(stderr.contains("person_detector"), "{stderr}");
+    support::models::write_light_detector(models.path()).unwrap();
+    for choice in [&[][..], &["--detector", "light"], &["--detector", "light", "--detector-side", "96"]] {
+        let (_, out) = run(choice, 0);
+        let people = frames(&out).remove(0)["people"].as_array().unwrap().clone();
+        assert_eq!(people.len(), 3, "every cell says that there is somebody");
+        for person in people {
+            // The sigmoid of 8 and the prior.
+            assert!((person["score"].as_f64().unwrap() - 0.968).abs() < 1e-3, "{person}");
+            let [x, y, w, h] = numbers(&person["box_px"])[..] else { panic!("four numbers") };
+            assert!(x >= -0.5 && y >= -0.5 && x + w <= 319.5 && y + h <= 199.5, "{person}");
+        }
+    }
+    let (stderr, _) = run(&["--detector", "mask-rcnn"], 2);
+    assert!(stderr.contains("maskrcnn_resnet50_fpn"), "{stderr}");
+    let (stderr, _) = run(&["--class", "dog"], 2);
+    assert!(stderr.contains("maskrcnn_resnet50_fpn"), "only Mask R-CNN finds dogs: {stderr}");
+    let (stderr, _) = run(&["--class", "dog", "--detector", "light"], 2);
+    assert!(stderr.contains("--detector mask-rcnn"), "{stderr}");
+}
+
+#[test]
 fn a_box_outside_the_frame_is_nobody_and_said_to_be() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("photo.png");

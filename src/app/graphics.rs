@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use egui::epaint::{ImageDelta, TextureAtlas, textures::TexturesDelta};
 use egui::{ClippedPrimitive, TextureId};
-use egui_wgpu::{RendererOptions, ScreenDescriptor};
 use winit::dpi::PhysicalSize;
 use winit::event_loop::ActiveEventLoop;
 use winit::window::Window;
 
+use super::painter::Painter;
 use crate::render::{DrawOptions, Gpu, OffscreenRenderer, OrbitCamera, SceneRenderer};
 use crate::result::FrameResult;
 use crate::ui;
@@ -33,7 +33,7 @@ pub(super) struct Graphics {
     gpu: Gpu,
     surface: wgpu::Surface<'static>,
     config: wgpu::SurfaceConfiguration,
-    painter: egui_wgpu::Renderer,
+    painter: Painter,
     scene: SceneRenderer,
     /// The result that the scene holds.
     result: Option<Arc<FrameResult>>,
@@ -52,10 +52,10 @@ struct Target {
 }
 
 impl Target {
-    fn new(device: &wgpu::Device, painter: &mut egui_wgpu::Renderer) -> Self {
+    fn new(device: &wgpu::Device, painter: &mut Painter) -> Self {
         let size = [1, 1];
         let view = Self::texture(device, size);
-        let id = painter.register_native_texture(device, &view, wgpu::FilterMode::Linear);
+        let id = painter.register(device, &view);
         Self { id, view, size }
     }
 
@@ -74,13 +74,13 @@ impl Target {
     }
 
     /// Takes another size. True when it is one.
-    fn resize(&mut self, device: &wgpu::Device, painter: &mut egui_wgpu::Renderer, size: [u32; 2]) -> bool {
+    fn resize(&mut self, device: &wgpu::Device, painter: &mut Painter, size: [u32; 2]) -> bool {
         if self.size == size {
             return false;
         }
         self.size = size;
         self.view = Self::texture(device, size);
-        painter.update_egui_texture_from_wgpu_texture(device, &self.view, wgpu::FilterMode::Linear, self.id);
+        painter.replace(device, self.id, &self.view);
         true
     }
 }
@@ -118,7 +118,7 @@ impl Graphics {
         let config = wgpu::SurfaceConfiguration { format: format.unwrap_or(config.format), ..config };
         surface.configure(device, &config);
 
-        let mut painter = egui_wgpu::Renderer::new(device, config.format, RendererOptions::default());
+        let mut painter = Painter::new(device, config.format);
         if ctx.cumulative_pass_nr() > 0 {
             // egui sends changes of its font texture only; a new device wants all of it.
             #[expect(
@@ -171,18 +171,12 @@ impl Graphics {
 
     /// Brings egui's textures up to date. Before painting, and also when nothing will be painted.
     pub(super) fn update_textures(&mut self, delta: &mut TexturesDelta) {
-        for (id, changes) in delta.set.drain() {
-            for change in changes {
-                self.painter.update_texture(&self.gpu.device, &self.gpu.queue, id, &change);
-            }
-        }
+        self.painter.update_textures(&self.gpu.device, &self.gpu.queue, delta);
     }
 
     /// Frees egui's textures that were used for the last time. After painting.
     pub(super) fn free_textures(&mut self, delta: &mut TexturesDelta) {
-        for id in delta.free.drain() {
-            self.painter.free_texture(&id);
-        }
+        self.painter.free_textures(delta);
     }
 
     /// Draws the two views, each only if something of it changed.
@@ -257,12 +251,13 @@ impl Graphics {
         };
 
         let Gpu { device, queue, .. } = &self.gpu;
-        let screen = ScreenDescriptor { size_in_pixels: [width, height], pixels_per_point: per_pt };
+        if let Err(error) = self.painter.prepare(device, queue, primitives, [width, height], per_pt) {
+            log::error!("the panels are not drawn: {error:#}");
+        }
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("window") });
-        let mut commands = self.painter.update_buffers(device, queue, &mut encoder, primitives, &screen);
         let view = picture.texture.create_view(&wgpu::TextureViewDescriptor::default());
         {
-            let pass = encoder.begin_render_pass(&wgpu::RenderPassDescriptor {
+            let mut pass = encoder.begin_render_pass(&wgpu::RenderPassDescriptor {
                 label: Some("panels"),
                 color_attachments: &[Some(wgpu::RenderPassColorAttachment {
                     view: &view,
@@ -278,10 +273,9 @@ impl Graphics {
                 occlusion_query_set: None,
                 multiview_mask: None,
             });
-            self.painter.render(&mut pass.forget_lifetime(), primitives, &screen);
+            self.painter.draw(&mut pass);
         }
-        commands.push(encoder.finish());
-        queue.submit(commands);
+        queue.submit([encoder.finish()]);
         window.pre_present_notify();
         queue.present(picture);
         if !good {

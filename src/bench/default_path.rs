@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::{Row, quantile};
-use crate::capture::{FrameSource, Next, SourceKind};
+use crate::capture::{Frame, FrameSource, Next, SourceKind};
 use crate::models::Weights;
+use crate::nets::meter::Work;
 use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::result::Stage;
@@ -22,8 +23,8 @@ use crate::synth::SyntheticSource;
 /// Its name among the networks.
 pub(super) const NAME: &str = "default_path";
 
-/// The film that is shown: one person who walks about in a room.
-const SEED: u64 = 11;
+/// Films that are looked through for one of a single person; every third is one.
+const FILMS: u64 = 100;
 /// Frames before the first that is timed.
 const WARM_UP: u32 = 8;
 
@@ -53,15 +54,7 @@ impl fmt::Display for DefaultPath {
 
 /// Times so many frames. Rows are milliseconds a frame.
 pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(DefaultPath, Vec<Row>)> {
-    let mut source = SyntheticSource::open(SEED)?;
-    let mut next = || match source.next()? {
-        Next::Frame(frame) => Ok(Arc::new(frame)),
-        Next::Stalled(why) | Next::Ended(why) => bail!("the synthetic source: {why}"),
-    };
-    let first = next()?;
-    let people = first.truth.as_ref().map_or(0, |truth| truth.people.len());
-    anyhow::ensure!(people == 1, "the scene of seed {SEED} has {people} people");
-
+    let (mut source, first) = film()?;
     let started = Instant::now();
     let settings = Settings { backend, max_people: 1, ..Settings::with_models(models.to_owned()) };
     let mut stages = Stages::new(settings.clone());
@@ -84,13 +77,12 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
     let first_mesh_ms = started.elapsed().as_secs_f64() * 1e3;
 
     for _ in 1..WARM_UP {
-        stages.process(next()?, Pass::Next)?;
+        stages.process(next(&mut source)?, Pass::Next)?;
     }
-    const ROWS: usize = Stage::ALL.len();
-    let mut times_ms = vec![Vec::new(); ROWS];
+    let mut times_ms = vec![Vec::new(); Stage::ALL.len()];
     let mut found = 0;
     for _ in 0..frames {
-        let frame = next()?;
+        let frame = next(&mut source)?;
         let started = Instant::now();
         let result = stages.process(frame, Pass::Next)?;
         // The capture's place is that of the whole frame.
@@ -114,7 +106,38 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
     let row = |(stage, mut times_ms): (&'static str, Vec<f64>)| {
         times_ms.sort_by(f64::total_cmp);
         let [best_ms, median_ms, p95_ms] = [0.0, 0.5, 0.95].map(|q| quantile(&times_ms, q));
-        Row { network: NAME, batch: 1, stage, best_ms, median_ms, p95_ms, gflops: None, peak_share: None }
+        Row {
+            network: NAME,
+            batch: 1,
+            stage,
+            best_ms,
+            median_ms,
+            p95_ms,
+            gflops: None,
+            peak_share: None,
+            floor: None,
+            fps: None,
+            work: Work::default(),
+        }
     };
     Ok((figures, names.zip(times_ms).map(row).collect()))
+}
+
+/// The first film that shows one person, and its first frame.
+fn film() -> Result<(SyntheticSource, Arc<Frame>)> {
+    for seed in 0..FILMS {
+        let mut source = SyntheticSource::open(seed)?;
+        let frame = next(&mut source)?;
+        if frame.truth.as_ref().is_some_and(|truth| truth.people.len() == 1) {
+            return Ok((source, frame));
+        }
+    }
+    bail!("no film of a single person among {FILMS}")
+}
+
+fn next(source: &mut SyntheticSource) -> Result<Arc<Frame>> {
+    match source.next()? {
+        Next::Frame(frame) => Ok(Arc::new(frame)),
+        Next::Stalled(why) | Next::Ended(why) => bail!("the synthetic source: {why}"),
+    }
 }

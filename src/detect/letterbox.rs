@@ -120,7 +120,9 @@ impl Letterbox {
             let weight = |at: usize| (1.0 - (at as f32 + 0.5 - centre).abs() / reach).max(0.0);
             let mut weights: Vec<f32> = (first..last).map(weight).collect();
             let sum: f32 = weights.iter().sum();
-            weights.iter_mut().for_each(|weight| *weight /= sum);
+            for weight in &mut weights {
+                *weight /= sum;
+            }
             Taps { first, weights }
         };
         (0..count).map(one).collect()

@@ -88,9 +88,24 @@ pub fn f_scores(predicted: &[DVec3], truth: &[DVec3], thresholds: &[f64]) -> Res
     Ok(thresholds.iter().map(score).collect())
 }
 
-/// For each point of `from` the distance to the nearest of `to`.
+/// For each point of `from` the distance to the nearest of `to`: outwards along x from the point, until x alone is
+/// farther than the nearest so far.
 fn nearest(from: &[DVec3], to: &[DVec3]) -> Vec<f64> {
-    from.par_iter().map(|p| to.iter().map(|q| p.distance_squared(*q)).fold(f64::INFINITY, f64::min).sqrt()).collect()
+    let mut sorted = to.to_vec();
+    sorted.sort_by(|a, b| a.x.total_cmp(&b.x));
+    let of = |p: &DVec3| {
+        let (left, right) = sorted.split_at(sorted.partition_point(|q| q.x < p.x));
+        let mut best = f64::INFINITY;
+        let mut look = |q: &DVec3| {
+            best = best.min(p.distance_squared(*q));
+            (q.x - p.x).powi(2) < best
+        };
+        // Both sides end where `look` says so.
+        let _ = right.iter().all(&mut look);
+        let _ = left.iter().rev().all(&mut look);
+        best.sqrt()
+    };
+    from.par_iter().map(of).collect()
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -118,6 +133,21 @@ mod tests {
         assert!(mpjpe(&predicted[..2], &truth, 0).is_err());
         assert!(mpjpe(&predicted, &truth, 3).is_err());
         assert!(pa_mpjpe(&[], &[]).is_err());
+    }
+
+    #[test]
+    fn the_nearest_point_is_the_nearest_of_all() {
+        let cloud = |count: u32, step: f64| -> Vec<DVec3> {
+            let at = |i: u32, k: f64| (f64::from(i) * step * k).sin() * 300.0;
+            (0..count).map(|i| DVec3::new(at(i, 1.0), at(i, 1.7), at(i, 2.3))).collect()
+        };
+        let (from, to) = (cloud(200, 0.7), cloud(150, 1.1));
+        let plain = |p: &DVec3| to.iter().map(|q| p.distance(*q)).fold(f64::INFINITY, f64::min);
+        for (fast, p) in nearest(&from, &to).iter().zip(&from) {
+            assert!((fast - plain(p)).abs() < 1e-9, "{p}");
+        }
+        assert_eq!(nearest(&[DVec3::NAN], &to), [f64::INFINITY]);
+        assert_eq!(nearest(&to[..1], &[DVec3::NAN, to[0]]), [0.0]);
     }
 
     #[test]

@@ -37,8 +37,7 @@ pub fn folder(given: Option<PathBuf>) -> Result<PathBuf> {
 }
 
 /// What a file in the models folder is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Mask R-CNN.
     Detector,
@@ -82,6 +81,13 @@ impl Serialize for Origin {
     /// As it is shown.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Role {
+    /// The name of its files.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.stem())
     }
 }
 

@@ -73,8 +73,11 @@ pub fn brings_faces(folder: &Path, role: Role) -> bool {
     let brings = || {
         let (file, ..) = open(folder, role)?;
         let vertices = file.shape(VERTICES).and_then(|shape| shape.first().copied());
-        let stand_in = if role == Role::I2lHand { standin::hand()? } else { standin::body()? };
-        Ok::<_, anyhow::Error>(vertices == Some(stand_in.vertices_m.len()) || SnapshotBody::read(&file)?.is_some())
+        let stand_in = match role {
+            Role::I2lHand => standin::hand()?.vertices_m.len(),
+            _ => standin::body_model()?.topology().vertex_count,
+        };
+        Ok::<_, anyhow::Error>(vertices == Some(stand_in) || SnapshotBody::read(&file)?.is_some())
     };
     brings().unwrap_or(false)
 }

@@ -5,6 +5,10 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
+#[cfg(feature = "cudnn")]
+use super::cuda::{DeviceLines, DeviceLixels, DeviceMap, Gpu, Graphs, PatchSource};
+#[cfg(feature = "cudnn")]
+use super::input::UNIT_RANGE;
 use super::input::to_unit_range;
 use super::layers::{Activation, BN_EPS, DeconvStack, Features, FoldedNorm, Pointwise1d};
 use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
@@ -65,12 +69,21 @@ impl I2lShape {
 /// A head of three 1D heatmaps for each of N points (`pose_net`, `mesh_net`).
 struct LixelHead {
     deconv: DeconvStack,
-    x: Pointwise1d,
-    y: Pointwise1d,
-    z_1: Pointwise1d,
-    z_2: Pointwise1d,
+    lines: Lines,
     channels: usize,
     bins: usize,
+}
+
+/// From the plane and the feature to the heatmaps.
+enum Lines {
+    Plain {
+        x: Pointwise1d,
+        y: Pointwise1d,
+        z_1: Pointwise1d,
+        z_2: Pointwise1d,
+    },
+    #[cfg(feature = "cudnn")]
+    Device(Box<DeviceLines>),
 }
 
 impl LixelHead {
@@ -78,33 +91,42 @@ impl LixelHead {
         let (bins, channels) = (sizes.heatmap(), sizes.channels());
         let head = |name: &str| Pointwise1d::load(channels, points, None, Activation::None, &vb.pp(name));
         let norm = FoldedNorm::load(channels * bins, BN_EPS, &vb.pp("conv_z_1.1"))?;
-        Ok(Self {
-            deconv: DeconvStack::load([sizes.features(), channels], bins / 8, &vb.pp("deconv"))?,
-            x: head("conv_x.0")?,
-            y: head("conv_y.0")?,
-            z_1: Pointwise1d::load(
-                sizes.features(),
-                channels * bins,
-                Some(norm),
-                Activation::Relu,
-                &vb.pp("conv_z_1.0"),
-            )?,
-            z_2: head("conv_z_2.0")?,
-            channels,
-            bins,
-        })
+        let deconv = DeconvStack::load([sizes.features(), channels], bins / 8, &vb.pp("deconv"))?;
+        let (x, y, z_2) = (head("conv_x.0")?, head("conv_y.0")?, head("conv_z_2.0")?);
+        let (features, vb_z) = (sizes.features(), vb.pp("conv_z_1.0"));
+        let z_1 = Pointwise1d::load(features, channels * bins, Some(norm), Activation::Relu, &vb_z)?;
+        #[cfg(feature = "cudnn")]
+        if let Some(gpu) = Gpu::of(vb.device()) {
+            let xyz = [x.weight(), y.weight(), z_2.weight()];
+            let (weight, bias) = z_1.parts()?;
+            let lines = Lines::Device(Box::new(DeviceLines::new(&gpu, xyz, &weight, &bias, bins)?));
+            return Ok(Self { deconv, lines, channels, bins });
+        }
+        Ok(Self { deconv, lines: Lines::Plain { x, y, z_1, z_2 }, channels, bins })
     }
 
     /// `[B, C, D/8, D/8]` to heatmaps of D bins.
     fn forward(&self, feature: &Features) -> CandleResult<Lixels> {
         let plane = self.deconv.run(feature)?; // [B, 256, D (y), D (x)]
+        let (x, y, z_1, z_2) = match &self.lines {
+            Lines::Plain { x, y, z_1, z_2 } => (x, y, z_1, z_2),
+            #[cfg(feature = "cudnn")]
+            Lines::Device(_) => candle_core::bail!("a head on a GPU is run by `forward_device`"),
+        };
         let [over_rows, over_columns] = plane.line_means()?;
-        let x = self.x.forward(&over_rows)?; // [B, 256, D] -> [B, N, D]
-        let y = self.y.forward(&over_columns)?;
+        let x = x.forward(&over_rows)?; // [B, 256, D] -> [B, N, D]
+        let y = y.forward(&over_columns)?;
         let pooled = feature.mean()?.unsqueeze(2)?; // [B, C, 1]
-        let line = self.z_1.forward(&pooled)?; // [B, 256 D, 1]
+        let line = z_1.forward(&pooled)?; // [B, 256 D, 1]
         let line = line.reshape((line.dim(0)?, self.channels, self.bins))?;
-        Lixels::from_logits(&[x, y, self.z_2.forward(&line)?])
+        Lixels::from_logits(&[x, y, z_2.forward(&line)?])
+    }
+
+    /// The same on a GPU.
+    #[cfg(feature = "cudnn")]
+    fn forward_device(&self, feature: &Features, gpu: &std::sync::Arc<Gpu>) -> CandleResult<DeviceLixels> {
+        let Lines::Device(lines) = &self.lines else { candle_core::bail!("the head is not on the GPU") };
+        lines.run(&self.deconv.run(feature)?.to_device(gpu)?, &feature.to_device(gpu)?)
     }
 }
 
@@ -141,6 +163,25 @@ pub struct I2l {
     mesh_backbone: Stages,
     mesh_net: LixelHead,
     param_regressor: Option<ParamRegressor>,
+    /// One for each number of people.
+    #[cfg(feature = "cudnn")]
+    graphs: Option<Graphs<Shape, DeviceMap, OnDevice>>,
+}
+
+/// What a graph is for.
+#[cfg(feature = "cudnn")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    /// Patches at once.
+    people: usize,
+}
+
+/// Everything that the network says, in the GPU's memory.
+#[cfg(feature = "cudnn")]
+struct OnDevice {
+    joints: DeviceLixels,
+    vertices: DeviceLixels,
+    features: [DeviceMap; 4],
 }
 
 impl I2l {
@@ -160,6 +201,8 @@ impl I2l {
             mesh_backbone: Stages::load(sizes.depth(), BN_EPS, &vb.pp("mesh_backbone"))?,
             mesh_net: LixelHead::load(&sizes, shape.vertices, &vb.pp("mesh_net"))?,
             param_regressor: params.transpose()?,
+            #[cfg(feature = "cudnn")]
+            graphs: Gpu::of(vb.device()).map(Graphs::new),
         })
     }
 
@@ -183,8 +226,59 @@ impl I2l {
         on_pool(patches.device(), || self.forward_on_pool(patches, lap))
     }
 
+    /// Patches cut out of a frame on the GPU that the network is on; `None` where it is on none.
+    #[cfg(feature = "cudnn")]
+    pub fn forward_crops(&self, source: &PatchSource<'_>) -> Result<Option<I2lOutput>> {
+        let Some(graphs) = &self.graphs else { return Ok(None) };
+        let fill = |gpu: &std::sync::Arc<Gpu>, input: &DeviceMap| source.cut(gpu, input, UNIT_RANGE);
+        Ok(Some(self.forward_graph(graphs, source.people(), fill, &mut |_| Ok(()))?))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn forward_graph(
+        &self,
+        graphs: &Graphs<Shape, DeviceMap, OnDevice>,
+        people: usize,
+        fill: impl FnOnce(&std::sync::Arc<Gpu>, &DeviceMap) -> CandleResult<()>,
+        lap: &mut Lap<'_>,
+    ) -> Result<I2lOutput> {
+        let side = self.sizes.input();
+        let dims = super::cuda::kernels::MapDims::new([people, 3, side, side]);
+        let body = |patches: &DeviceMap, lap: &mut Lap<'_>| self.body(graphs.gpu(), patches, lap);
+        let take = |made: &OnDevice, replays: &super::cuda::Replays| {
+            let [early, pose, pose2feat, mesh] =
+                [0, 1, 2, 3].map(|i| Features::Device(made.features[i].stamped(replays.stamp())));
+            let (joints, vertices) = (made.joints.to_lixels()?, made.vertices.to_lixels()?);
+            Ok(I2lOutput { joints, vertices, features: I2lFeatures { early, pose, pose2feat, mesh } })
+        };
+        Ok(graphs.run(Shape { people }, |gpu| DeviceMap::new(gpu, dims), fill, body, take, lap)?)
+    }
+
+    /// From normalised patches to the heatmaps, on the GPU.
+    #[cfg(feature = "cudnn")]
+    fn body(&self, gpu: &std::sync::Arc<Gpu>, patches: &DeviceMap, lap: &mut Lap<'_>) -> CandleResult<OnDevice> {
+        let early = self.stem.run_features(&Features::Device(patches.clone()))?;
+        let pose = self.pose_backbone.run(&early)?;
+        lap("pose backbone")?;
+        let joints = self.pose_net.forward_device(&pose, gpu)?;
+        lap("pose net")?;
+        let pose2feat = self.pose2feat.run_device(&early, joints.coords())?;
+        lap("pose2feat")?;
+        let mesh = self.mesh_backbone.run(&pose2feat)?;
+        lap("mesh backbone")?;
+        let vertices = self.mesh_net.forward_device(&mesh, gpu)?;
+        lap("mesh net")?;
+        let map = |features: &Features| features.to_device(gpu);
+        Ok(OnDevice { joints, vertices, features: [map(&early)?, map(&pose)?, map(&pose2feat)?, map(&mesh)?] })
+    }
+
     fn forward_on_pool(&self, patches: &Tensor, lap: &mut Lap<'_>) -> Result<I2lOutput> {
         self.sizes.check_patches(patches)?;
+        #[cfg(feature = "cudnn")]
+        if let Some(graphs) = &self.graphs {
+            let fill = |_: &std::sync::Arc<Gpu>, input: &DeviceMap| input.fill(patches, Some(UNIT_RANGE));
+            return self.forward_graph(graphs, patches.dim(0)?, fill, lap);
+        }
         let early = self.stem.run(&to_unit_range(patches)?)?;
         let pose = self.pose_backbone.run(&early)?;
         lap("pose backbone")?;

@@ -38,6 +38,22 @@ pub fn imagenet_undivided(patches: &Tensor) -> CandleResult<Tensor> {
     patches.broadcast_sub(&channel(IMAGENET_MEAN)?)?.broadcast_div(&channel(IMAGENET_STD)?)
 }
 
+/// [`to_unit_range`] for the GPU's kernels.
+#[cfg(feature = "cudnn")]
+pub const UNIT_RANGE: super::cuda::kernels::Scaling =
+    super::cuda::kernels::Scaling { gain: [1.0 / 255.0; 3], offset: [0.0; 3] };
+
+/// [`imagenet_undivided`] for the GPU's kernels.
+#[cfg(feature = "cudnn")]
+pub const IMAGENET_UNDIVIDED: super::cuda::kernels::Scaling = super::cuda::kernels::Scaling {
+    gain: [1.0 / IMAGENET_STD[0], 1.0 / IMAGENET_STD[1], 1.0 / IMAGENET_STD[2]],
+    offset: [
+        -IMAGENET_MEAN[0] / IMAGENET_STD[0],
+        -IMAGENET_MEAN[1] / IMAGENET_STD[1],
+        -IMAGENET_MEAN[2] / IMAGENET_STD[2],
+    ],
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,15 +5,19 @@
 //! its checkpoints expect.
 
 pub mod convert;
+#[cfg(any(test, feature = "cuda"))]
+pub mod cuda;
 pub mod i2l;
 pub mod input;
 pub mod kernels;
 pub mod layers;
 pub mod maskrcnn;
+pub mod meter;
 pub mod param;
 pub mod person_detector;
 pub mod pose2feat;
 pub mod posenet3d;
+mod precision;
 pub mod resnet;
 pub mod rootnet;
 mod torch_file;
@@ -22,6 +26,7 @@ pub mod weights;
 use anyhow::{Result, bail};
 use candle_core::{Device, Result as CandleResult, Tensor};
 
+pub use precision::Precision;
 use resnet::Depth;
 
 /// Told the name of a stage when it is done: a stop watch, for instance.
@@ -31,6 +36,31 @@ pub type Lap<'a> = dyn FnMut(&'static str) -> CandleResult<()> + Send + 'a;
 /// of its hundreds of loops would put the caller to sleep and wake it again.
 pub fn on_pool<T: Send>(device: &Device, work: impl FnOnce() -> T + Send) -> T {
     if device.is_cpu() { rayon::scope(|_| work()) } else { work() }
+}
+
+/// An NVIDIA GPU, and its name in words. Without cuDNN all layers are candle's, and compute in f32.
+pub fn open_cuda(ordinal: usize, precision: Precision) -> CandleResult<(Device, String)> {
+    #[cfg(feature = "cudnn")]
+    {
+        let device = cuda::Gpu::open(ordinal, precision)?;
+        let name = cuda::Gpu::of(&device).map_or_else(String::new, |gpu| gpu.name());
+        Ok((device, format!("cuda {ordinal} ({name})")))
+    }
+    #[cfg(not(feature = "cudnn"))]
+    {
+        let _ = precision;
+        // One stream for all threads: who loads a network is not who runs it.
+        Ok((Device::new_cuda_with_stream(ordinal)?, format!("cuda {ordinal}")))
+    }
+}
+
+/// Waits until a device has done all that it was asked for.
+pub fn synchronize(device: &Device) -> CandleResult<()> {
+    #[cfg(feature = "cudnn")]
+    if let Some(gpu) = cuda::Gpu::of(device) {
+        return gpu.synchronize();
+    }
+    device.synchronize()
 }
 
 /// The sizes of a network that its weights do not tell: they stand in the small file beside the weights.

@@ -264,7 +264,7 @@ mod tests {
         // An eighth of the width to the left: back to 4 pixels beside the first.
         said[cells + 10 * columns + 11] = -0.125;
         let people = people(&said, [columns, rows], &Config::default());
-        let middles: Vec<f32> = people.iter().map(|(c, _)| (c[0] + c[2]) / 2.0).collect();
+        let middles: Vec<f32> = people.iter().map(|(c, _)| f32::midpoint(c[0], c[2])).collect();
         assert_eq!(middles, [84.0, 132.0], "{people:?}");
         assert!(people[0].1 > people[1].1 && people[1].1 > 0.9);
     }

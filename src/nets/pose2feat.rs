@@ -22,7 +22,20 @@ const KERNEL: usize = 3;
 /// `pose2feat.conv`: convolution, batch norm, ReLU.
 pub struct Pose2Feat {
     early: Conv2d,
-    joints: Tensor, // see `gaussian_weights`; batch norm folded in
+    joints: JointWeights, // batch norm folded in
+}
+
+/// See [`gaussian_weights`].
+enum JointWeights {
+    Plain(Tensor),
+    #[cfg(feature = "cudnn")]
+    Device {
+        gpu: std::sync::Arc<crate::nets::cuda::Gpu>,
+        weights: crate::nets::cuda::Kept,
+        joints: usize,
+        bins: usize,
+        channels: usize,
+    },
 }
 
 impl Pose2Feat {
@@ -39,14 +52,47 @@ impl Pose2Feat {
         let shape = ConvShape::same(channels, channels, KERNEL);
         let (early, bias) = (weight.narrow(1, 0, channels)?, conv.get(channels, "bias")?);
         let early = Conv2d::new(shape, early, Some(bias), Some(norm), Activation::Relu)?;
-        Ok(Self { early, joints: gaussians })
+        #[cfg(feature = "cudnn")]
+        if let Some(gpu) = crate::nets::cuda::Gpu::of(gaussians.device())
+            && !gaussians.track_op()
+        {
+            let weights = gpu.keep_floats(&crate::nets::cuda::host_floats(&gaussians)?)?;
+            return Ok(Self { early, joints: JointWeights::Device { gpu, weights, joints, bins, channels } });
+        }
+        Ok(Self { early, joints: JointWeights::Plain(gaussians) })
     }
 
     /// `early [B, 64, D, D], coords [B, J, 3] -> [B, 64, D, D]`; the coordinates are in lixels. No gradient flows
     /// into them.
     pub fn run(&self, early: &Features, coords: &Tensor) -> Result<Features> {
-        let gaussians = convolved_gaussians(&self.joints, &coords.detach())?;
-        self.early.run(early, Some(&Features::Plain(gaussians)))
+        match &self.joints {
+            JointWeights::Plain(weights) => {
+                let gaussians = convolved_gaussians(weights, &coords.detach())?;
+                self.early.run(early, Some(&Features::Plain(gaussians)))
+            }
+            #[cfg(feature = "cudnn")]
+            JointWeights::Device { gpu, .. } => gpu.import(coords, |coords| self.run_device(early, coords)),
+        }
+    }
+
+    /// The same with coordinates that are on the GPU already, f32.
+    #[cfg(feature = "cudnn")]
+    pub fn run_device(&self, early: &Features, coords: crate::nets::cuda::kernels::Ptr) -> Result<Features> {
+        use crate::nets::cuda::{DeviceMap, kernels};
+
+        let JointWeights::Device { gpu, weights, joints, bins, channels } = &self.joints else {
+            candle_core::bail!("the weights are not on the GPU that the coordinates are on")
+        };
+        let early_map = early.to_device(gpu)?;
+        let dims = kernels::MapDims { channels: *channels, ..early_map.dims };
+        if (dims.height, dims.width) != (*bins, *bins) {
+            candle_core::bail!("an early feature of {} x {} for {bins} bins", dims.width, dims.height);
+        }
+        let over_z = gpu.take(dims.batch * joints * channels * KERNEL * KERNEL * size_of::<f32>())?;
+        let gaussians = DeviceMap::new(gpu, dims)?;
+        let memory = [weights.at(), coords, over_z.at(), gaussians.at()];
+        kernels::gaussians(&**gpu, memory, *joints, dims, SIGMA as f32)?;
+        self.early.run(&Features::Device(early_map), Some(&Features::Device(gaussians)))
     }
 }
 

@@ -63,7 +63,12 @@ impl Stem {
 
     /// `[B, 3, H, W] -> [B, 64, H/4, W/4]`
     pub fn run(&self, image: &Tensor) -> CandleResult<Features> {
-        self.0.run(&Features::Plain(image.clone()), None)?.max_pool_3x3()
+        self.run_features(&Features::Plain(image.clone()))
+    }
+
+    /// The same within a chain of layers.
+    pub fn run_features(&self, image: &Features) -> CandleResult<Features> {
+        self.0.run(image, None)?.max_pool_3x3()
     }
 }
 

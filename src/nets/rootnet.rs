@@ -6,6 +6,10 @@ use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 use glam::Vec2;
 
+#[cfg(feature = "cudnn")]
+use super::cuda::{Buffer, DeviceDot, DeviceMap, Gpu, Graphs, PatchSource, Replays, kernels as device};
+#[cfg(feature = "cudnn")]
+use super::input::IMAGENET_UNDIVIDED;
 use super::input::imagenet_undivided;
 use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features};
 use super::resnet::{Stages, Stem};
@@ -51,8 +55,35 @@ pub struct RootNet {
     stem: Stem,
     stages: Stages,
     deconv: DeconvStack,
-    xy: Conv2d,
-    depth: Conv2d,
+    heads: Heads,
+    /// One for each number of people.
+    #[cfg(feature = "cudnn")]
+    graphs: Option<Graphs<Shape, DeviceMap, OnDevice>>,
+}
+
+/// What reads the heatmap off the plane, and gamma off the feature.
+enum Heads {
+    /// Heatmap, gamma.
+    Plain(Box<[Conv2d; 2]>),
+    #[cfg(feature = "cudnn")]
+    Device { xy: DeviceDot, depth: DeviceDot },
+}
+
+/// What a graph is for.
+#[cfg(feature = "cudnn")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    /// Patches at once.
+    people: usize,
+}
+
+/// Everything that the network says, in the GPU's memory.
+#[cfg(feature = "cudnn")]
+struct OnDevice {
+    heatmap: Buffer,
+    coords: Buffer,
+    gamma: Buffer,
+    feature: DeviceMap,
 }
 
 impl RootNet {
@@ -61,6 +92,19 @@ impl RootNet {
         let (backbone, root) = (vb.pp("backbone"), vb.pp("root"));
         let one = |input, name: &str| {
             Conv2d::load(ConvShape::same(input, 1, 1), true, None, Activation::None, &root.pp(name))
+        };
+        let heads = || -> CandleResult<Heads> {
+            #[cfg(feature = "cudnn")]
+            if let Some(gpu) = Gpu::of(vb.device()) {
+                let dot = |input, name: &str| {
+                    let vb = root.pp(name);
+                    DeviceDot::new(&gpu, &vb.get((1, input, 1, 1), "weight")?, &vb.get(1, "bias")?)
+                };
+                let (xy, depth) = (dot(sizes.channels(), "xy_layer")?, dot(sizes.features(), "depth_layer")?);
+                return Ok(Heads::Device { xy, depth });
+            }
+            let (xy, depth) = (one(sizes.channels(), "xy_layer")?, one(sizes.features(), "depth_layer")?);
+            Ok(Heads::Plain(Box::new([xy, depth])))
         };
         Ok(Self {
             sizes,
@@ -71,8 +115,9 @@ impl RootNet {
                 sizes.heatmap() / 8,
                 &root.pp("deconv_layers"),
             )?,
-            xy: one(sizes.channels(), "xy_layer")?,
-            depth: one(sizes.features(), "depth_layer")?,
+            heads: heads()?,
+            #[cfg(feature = "cudnn")]
+            graphs: Gpu::of(vb.device()).map(Graphs::new),
         })
     }
 
@@ -86,16 +131,70 @@ impl RootNet {
         on_pool(patches.device(), || self.forward_on_pool(patches))
     }
 
+    /// Patches cut out of a frame on the GPU that the network is on; `None` where it is on none.
+    #[cfg(feature = "cudnn")]
+    pub fn forward_crops(&self, source: &PatchSource<'_>) -> Result<Option<RootOutput>> {
+        let Some(graphs) = &self.graphs else { return Ok(None) };
+        let fill = |gpu: &std::sync::Arc<Gpu>, input: &DeviceMap| source.cut(gpu, input, IMAGENET_UNDIVIDED);
+        Ok(Some(self.forward_graph(graphs, source.people(), fill)?))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn forward_graph(
+        &self,
+        graphs: &Graphs<Shape, DeviceMap, OnDevice>,
+        people: usize,
+        fill: impl FnOnce(&std::sync::Arc<Gpu>, &DeviceMap) -> CandleResult<()>,
+    ) -> Result<RootOutput> {
+        let (side, bins, gpu) = (self.sizes.input(), self.sizes.heatmap(), graphs.gpu());
+        let dims = device::MapDims::new([people, 3, side, side]);
+        let body = |patches: &DeviceMap, _: &mut super::Lap<'_>| self.body(gpu, patches);
+        let take = |made: &OnDevice, replays: &Replays| {
+            Ok(RootOutput {
+                heatmap: gpu.tensor(made.heatmap.at(), (people, bins, bins))?,
+                coords: gpu.tensor(made.coords.at(), (people, 2))?,
+                gamma: gpu.tensor(made.gamma.at(), people)?,
+                feature: Features::Device(made.feature.stamped(replays.stamp())),
+            })
+        };
+        let prepare = |gpu: &std::sync::Arc<Gpu>| DeviceMap::new(gpu, dims);
+        Ok(graphs.run(Shape { people }, prepare, fill, body, take, &mut |_| Ok(()))?)
+    }
+
+    /// From normalised patches to the root and gamma, on the GPU.
+    #[cfg(feature = "cudnn")]
+    fn body(&self, gpu: &std::sync::Arc<Gpu>, patches: &DeviceMap) -> CandleResult<OnDevice> {
+        let Heads::Device { xy, depth } = &self.heads else { candle_core::bail!("the heads are not on the GPU") };
+        let (people, bins) = (patches.dims.batch, self.sizes.heatmap());
+        let feature = self.stages.run(&self.stem.run_features(&Features::Device(patches.clone()))?)?;
+        let plane = self.deconv.run(&feature)?.to_device(gpu)?;
+        let logits = xy.of_pixels(&plane)?;
+        let feature = feature.to_device(gpu)?;
+        let gamma = depth.of_means(&feature)?;
+        let (heatmap, coords) = (gpu.take(people * bins * bins * 4)?, gpu.take(people * 2 * 4)?);
+        device::plane_heatmap(&**gpu, logits.at(), heatmap.at(), coords.at(), people, bins)?;
+        Ok(OnDevice { heatmap, coords, gamma, feature })
+    }
+
     fn forward_on_pool(&self, patches: &Tensor) -> Result<RootOutput> {
         self.sizes.check_patches(patches)?;
+        let (xy, depth) = match &self.heads {
+            Heads::Plain(heads) => (&heads[0], &heads[1]),
+            #[cfg(feature = "cudnn")]
+            Heads::Device { .. } => {
+                let Some(graphs) = &self.graphs else { anyhow::bail!("the heads are on a GPU, the network is not") };
+                let fill = |_: &std::sync::Arc<Gpu>, input: &DeviceMap| input.fill(patches, Some(IMAGENET_UNDIVIDED));
+                return self.forward_graph(graphs, patches.dim(0)?, fill);
+            }
+        };
         let feature = self.stages.run(&self.stem.run(&imagenet_undivided(patches)?)?)?;
-        let logits = self.xy.run(&self.deconv.run(&feature)?, None)?.to_tensor()?; // [B, 1, D, D]
+        let logits = xy.run(&self.deconv.run(&feature)?, None)?.to_tensor()?; // [B, 1, D, D]
         let heatmap = lixel::softmax(&logits.flatten_from(1)?)?.reshape(logits.squeeze(1)?.shape())?;
         let x = lixel::soft_argmax(&heatmap.sum(1)?)?;
         let y = lixel::soft_argmax(&heatmap.sum(2)?)?;
         let coords = Tensor::stack(&[x, y], 1)?;
         let pooled = feature.mean()?.unsqueeze(2)?.unsqueeze(3)?; // [B, C, 1, 1]
-        let gamma = self.depth.forward(&pooled)?.flatten_all()?;
+        let gamma = depth.forward(&pooled)?.flatten_all()?;
         Ok(RootOutput { heatmap, coords, gamma, feature })
     }
 }

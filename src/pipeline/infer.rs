@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 
+#[cfg(feature = "cudnn")]
+use super::stages::Patches;
 use super::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
 use crate::body::{BodyModel, SnapshotBody, Topology, standin};
 use crate::capture::Frame;
@@ -14,15 +16,17 @@ use crate::crop::Crop;
 use crate::detect::{Detector, LightDetector, MaskRcnnDetector, PersonBox, coco};
 use crate::lixel::{self, Lixels};
 use crate::models::{self, Weights};
-use crate::nets::NetSizes;
-use crate::nets::i2l::{self, I2l, I2lShape};
+#[cfg(feature = "cudnn")]
+use crate::nets::cuda::PatchSource;
+use crate::nets::i2l::{self, I2l, I2lOutput, I2lShape};
 use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::param::regressor_matrix;
 use crate::nets::person_detector::{self, PersonDetector};
 use crate::nets::posenet3d::{self, JointSet, PoseNet3d};
-use crate::nets::rootnet::{self, RootNet};
+use crate::nets::rootnet::{self, Root, RootNet};
 use crate::nets::weights::{self, LoadOptions, WeightFile};
+use crate::nets::{self, NetSizes, Precision};
 use crate::result::{EstimatorKind, Heatmaps, Landmark, Skeleton};
 use crate::root_depth;
 use crate::settings::{Backend, BoxSource, DetectorKind, Settings};
@@ -86,8 +90,8 @@ pub enum Progress {
     Loaded(Part),
 }
 
-/// The device that a setting asks for, and its name in words.
-pub fn device(backend: Backend) -> Result<(Device, String)> {
+/// The device that a setting asks for, and its name in words. The precision matters to NVIDIA GPUs alone.
+pub fn device(backend: Backend, precision: Precision) -> Result<(Device, String)> {
     let cpu = || {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         (Device::Cpu, format!("cpu ({threads} threads)"))
@@ -97,7 +101,7 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
         Backend::Cpu => Ok(cpu()),
         Backend::Cuda => {
             ensure!(cfg!(feature = "cuda"), "this build has no CUDA: build it with `--features cudnn`");
-            gpu("cuda", Device::new_cuda(0)).context("no CUDA device can be used")
+            nets::open_cuda(0, precision).context("no CUDA device can be used")
         }
         Backend::Metal => {
             ensure!(cfg!(feature = "metal"), "this build has no Metal: build it with `--features metal`");
@@ -107,7 +111,7 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
             for (choice, built) in [(Backend::Cuda, cfg!(feature = "cuda")), (Backend::Metal, cfg!(feature = "metal"))]
             {
                 if built {
-                    match device(choice) {
+                    match device(choice, precision) {
                         Ok(found) => return Ok(found),
                         Err(error) => log::warn!("{error:#}; the networks run on the processor"),
                     }
@@ -120,7 +124,7 @@ pub fn device(backend: Backend) -> Result<(Device, String)> {
 
 /// Loads what is wanted, handing over each part as soon as it is there. What cannot be had is told too.
 pub fn load(settings: &Settings, wanted: Wanted, tell: &mut (dyn FnMut(Progress) + Send)) {
-    let (device, name) = match device(settings.backend) {
+    let (device, name) = match device(settings.backend, settings.precision) {
         Ok(found) => found,
         Err(error) => return tell(Progress::Loaded(Part::Missing(Role::Loader, format!("{error:#}")))),
     };
@@ -151,6 +155,17 @@ const CPU_DETECTOR_SIDE: u32 = 400;
 fn sizes(file: &WeightFile, config: &models::NetConfig, widths_at: [&str; 2]) -> Result<NetSizes> {
     let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?;
     Ok(sizes.with_widths_of(|name| file.shape(name).map(<[usize]>::to_vec), widths_at))
+}
+
+/// The network that finds people: [`models::Role::Detector`] is Mask R-CNN.
+pub fn detector_role(settings: &Settings) -> models::Role {
+    let is_there = models::find(&settings.models, models::Role::Detector).is_some();
+    match settings.detector {
+        DetectorKind::Light => models::Role::LightDetector,
+        // Only Mask R-CNN finds other things than people; else it is the light one that is missed if there is none.
+        DetectorKind::Auto if !is_there && settings.detector_label == coco::PERSON => models::Role::LightDetector,
+        DetectorKind::Auto | DetectorKind::MaskRcnn => models::Role::Detector,
+    }
 }
 
 struct Loader<'a> {
@@ -206,16 +221,10 @@ impl Loader<'_> {
     }
 
     fn detector(&mut self) -> Result<Part> {
-        let light = match self.settings.detector {
-            DetectorKind::MaskRcnn => false,
-            DetectorKind::Light => true,
-            DetectorKind::Auto => {
-                let has = |role| models::find(&self.settings.models, role).is_some();
-                // Only Mask R-CNN finds other things than people; what is missing is told of the light one else.
-                !has(models::Role::Detector) && self.settings.detector_label == coco::PERSON
-            }
-        };
-        if light { self.light_detector() } else { self.mask_rcnn() }
+        match detector_role(self.settings) {
+            models::Role::LightDetector => self.light_detector(),
+            _ => self.mask_rcnn(),
+        }
     }
 
     fn light_detector(&mut self) -> Result<Part> {
@@ -299,20 +308,23 @@ impl Loader<'_> {
         role: models::Role,
         vertices: usize,
     ) -> Result<(Arc<Topology>, Option<Arc<BodyModel>>)> {
-        let with_body = |body: BodyModel| (Arc::clone(body.topology()), Some(Arc::new(body)));
+        let with_body = |body: Arc<BodyModel>| (Arc::clone(body.topology()), Some(body));
         if let Some(path) = models::find(&self.settings.models, role) {
             let body = BodyModel::open(&path)?;
             // A user can have SMPL and weights for the stand-in.
             if body.topology().vertex_count == vertices {
-                return Ok(with_body(body));
+                return Ok(with_body(Arc::new(body)));
             }
         }
         if let Some(SnapshotBody { topology, model }) = SnapshotBody::read(file)? {
             return Ok((topology, model.map(Arc::new)));
         }
-        let stand_in = if role == models::Role::Mano { standin::hand()? } else { standin::body()? };
-        if stand_in.vertices_m.len() == vertices {
-            return Ok(with_body(stand_in.model()?));
+        let stand_in = match role {
+            models::Role::Mano => Arc::new(standin::hand()?.model()?),
+            _ => standin::body_model()?,
+        };
+        if stand_in.topology().vertex_count == vertices {
+            return Ok(with_body(stand_in));
         }
         if let Some(path) = models::find(&self.settings.models, role) {
             bail!("{} is for a mesh of {vertices} vertices, which {} has not", file.path().display(), path.display());
@@ -351,6 +363,21 @@ fn in_batches<T>(
     Ok(all)
 }
 
+/// The same for networks that cut the patches out themselves; `None` where they do not.
+#[cfg(feature = "cudnn")]
+fn in_batches_on_device<T>(
+    patches: &Patches<'_>,
+    mut one: impl FnMut(&PatchSource<'_>) -> Result<Option<Vec<T>>>,
+) -> Result<Option<Vec<T>>> {
+    let mut all = Vec::with_capacity(patches.crops.len());
+    for crops in patches.crops.chunks(MAX_BATCH) {
+        let source = PatchSource { frame: patches.frame, frame_id: patches.frame_id, crops };
+        let Some(found) = one(&source)? else { return Ok(None) };
+        all.extend(found);
+    }
+    Ok(Some(all))
+}
+
 /// A detector, and where its weights come from.
 struct DetectorStage<D> {
     detector: D,
@@ -382,16 +409,35 @@ impl RootEstimator for RootStage {
 
     fn estimate(&mut self, patches: &[RgbImage], crops: &[Crop], camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
         let roots = in_batches(patches, &self.device, |batch| Ok(self.net.forward(batch)?.roots()?))?;
-        let px_per_bin = self.net.sizes().input() as f32 / self.net.sizes().heatmap() as f32;
-        let place = |(root, crop): (&crate::nets::rootnet::Root, &Crop)| RootInCrop {
-            crop_px: root.lixel * px_per_bin,
-            depth_m: root.gamma * root_depth::k_m(camera, &crop.rect, self.real_box_m),
+        Ok(self.place(&roots, crops, camera))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn estimate_crops(&mut self, patches: &Patches<'_>, camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
+        let one = |source: &PatchSource<'_>| match self.net.forward_crops(source)? {
+            Some(output) => Ok(Some(output.roots()?)),
+            None => Ok(None),
         };
-        Ok(roots.iter().zip(crops).map(place).collect())
+        match in_batches_on_device(patches, one)? {
+            Some(roots) => Ok(self.place(&roots, patches.crops, camera)),
+            None => self.estimate(patches.images(), patches.crops, camera),
+        }
     }
 
     fn weights(&self) -> Option<&Weights> {
         Some(&self.weights)
+    }
+}
+
+impl RootStage {
+    /// Roots in pixels of their crops, with their depths.
+    fn place(&self, roots: &[Root], crops: &[Crop], camera: &Intrinsics) -> Vec<RootInCrop> {
+        let px_per_bin = self.net.sizes().input() as f32 / self.net.sizes().heatmap() as f32;
+        let place = |(root, crop): (&Root, &Crop)| RootInCrop {
+            crop_px: root.lixel * px_per_bin,
+            depth_m: root.gamma * root_depth::k_m(camera, &crop.rect, self.real_box_m),
+        };
+        roots.iter().zip(crops).map(place).collect()
     }
 }
 
@@ -424,36 +470,57 @@ impl LixelEstimator for MeshStage {
     }
 
     fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
-        in_batches(patches, &self.device, |batch| {
-            let output = self.net.forward(batch)?;
-            let vertices = lixel::points(&output.vertices.coords)?;
-            let vertex_spread = lixel::points(&output.vertices.spread)?;
-            let joint_spread = lixel::points(&output.joints.spread)?;
-            let mut params = match &self.regressor {
-                Some(regressor) => self.net.params(&output.vertices, regressor)?.unwrap_or_default().into_iter(),
-                None => Vec::new().into_iter(),
-            };
-            let mut estimates = Vec::with_capacity(vertices.len());
-            for (at, (vertices_lixel, vertex_spread_lixel)) in vertices.into_iter().zip(vertex_spread).enumerate() {
-                let joints_lixel = self.topology.joints(&vertices_lixel).context("the mesh has no joints")?;
-                // A skeleton of another size than the network's joints has no heatmaps of its own.
-                let joint_spread_lixel =
-                    if joint_spread[at].len() == joints_lixel.len() { joint_spread[at].clone() } else { Vec::new() };
-                estimates.push(LixelEstimate {
-                    joints_lixel,
-                    joint_spread_lixel,
-                    vertices_lixel,
-                    vertex_spread_lixel,
-                    params: params.next(),
-                    heatmaps: chosen(landmarks, at, Some(&output.vertices), &output.joints)?,
-                });
-            }
-            Ok(estimates)
-        })
+        in_batches(patches, &self.device, |batch| self.estimates(&self.net.forward(batch)?, landmarks))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn estimate_crops(&mut self, patches: &Patches<'_>, landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        let one = |source: &PatchSource<'_>| match self.net.forward_crops(source)? {
+            Some(output) => self.estimates(&output, landmarks).map(Some),
+            None => Ok(None),
+        };
+        match in_batches_on_device(patches, one)? {
+            Some(estimates) => Ok(estimates),
+            None => self.estimate(patches.images(), landmarks),
+        }
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuts_patches(&self) -> bool {
+        crate::nets::cuda::Gpu::of(&self.device).is_some()
     }
 
     fn weights(&self) -> Option<&Weights> {
         Some(&self.weights)
+    }
+}
+
+impl MeshStage {
+    /// What the network says, fetched.
+    fn estimates(&self, output: &I2lOutput, landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        let vertices = lixel::points(&output.vertices.coords)?;
+        let vertex_spread = lixel::points(&output.vertices.spread)?;
+        let joint_spread = lixel::points(&output.joints.spread)?;
+        let mut params = match &self.regressor {
+            Some(regressor) => self.net.params(&output.vertices, regressor)?.unwrap_or_default().into_iter(),
+            None => Vec::new().into_iter(),
+        };
+        let mut estimates = Vec::with_capacity(vertices.len());
+        for (at, (vertices_lixel, vertex_spread_lixel)) in vertices.into_iter().zip(vertex_spread).enumerate() {
+            let joints_lixel = self.topology.joints(&vertices_lixel).context("the mesh has no joints")?;
+            // A skeleton of another size than the network's joints has no heatmaps of its own.
+            let joint_spread_lixel =
+                if joint_spread[at].len() == joints_lixel.len() { joint_spread[at].clone() } else { Vec::new() };
+            estimates.push(LixelEstimate {
+                joints_lixel,
+                joint_spread_lixel,
+                vertices_lixel,
+                vertex_spread_lixel,
+                params: params.next(),
+                heatmaps: chosen(landmarks, at, Some(&output.vertices), &output.joints)?,
+            });
+        }
+        Ok(estimates)
     }
 }
 
@@ -521,4 +588,28 @@ fn chosen(landmarks: &[Landmark], person: usize, vertices: Option<&Lixels>, join
         }
     }
     Ok(heatmaps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mask_rcnn_is_preferred_where_it_is_and_only_it_finds_dogs() {
+        let folder = tempfile::tempdir().unwrap();
+        let role = |detector, label: &str| {
+            let settings = Settings {
+                detector,
+                detector_label: coco::label(label).unwrap(),
+                ..Settings::with_models(folder.path().to_owned())
+            };
+            detector_role(&settings)
+        };
+        assert_eq!(role(DetectorKind::Auto, "person"), models::Role::LightDetector);
+        assert_eq!(role(DetectorKind::Auto, "dog"), models::Role::Detector);
+        std::fs::write(folder.path().join("maskrcnn_resnet50_fpn.pth"), "").unwrap();
+        assert_eq!(role(DetectorKind::Auto, "person"), models::Role::Detector);
+        assert_eq!(role(DetectorKind::Light, "person"), models::Role::LightDetector);
+        assert_eq!(role(DetectorKind::MaskRcnn, "person"), models::Role::Detector);
+    }
 }

@@ -1,6 +1,8 @@
 //! One frame through all stages, on the caller's thread: `detect -> crop -> root_depth -> lixel -> camera_mesh`.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -22,6 +24,36 @@ use crate::root_depth;
 use crate::settings::{BoxSource, CameraSetting, Settings};
 use crate::space::{Intrinsics, RectPx};
 
+/// The patches of one frame. They are cut out on the processor when somebody asks for them; a network on a GPU cuts them
+/// out there.
+pub struct Patches<'a> {
+    /// The frame.
+    pub frame: &'a RgbImage,
+    /// A number that no other frame has, for whoever keeps a copy.
+    pub frame_id: u64,
+    /// One for each person, of one size.
+    pub crops: &'a [Crop],
+    images: OnceCell<Vec<RgbImage>>,
+}
+
+impl<'a> Patches<'a> {
+    /// Not cut out yet.
+    pub fn new(frame: &'a RgbImage, frame_id: u64, crops: &'a [Crop]) -> Self {
+        Self { frame, frame_id, crops, images: OnceCell::new() }
+    }
+
+    /// A number that no frame has had.
+    pub fn next_frame_id() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Cut out.
+    pub fn images(&self) -> &[RgbImage] {
+        self.images.get_or_init(|| self.crops.iter().map(|crop| crop.patch(self.frame)).collect())
+    }
+}
+
 /// RootNet, as the pipeline sees it.
 pub trait RootEstimator: Send {
     /// Side of the patches that it reads.
@@ -29,6 +61,11 @@ pub trait RootEstimator: Send {
 
     /// Where the root joint is in each patch and how far away, given k for each.
     fn estimate(&mut self, patches: &[RgbImage], crops: &[Crop], intrinsics: &Intrinsics) -> Result<Vec<RootInCrop>>;
+
+    /// The same of patches that need not be cut out yet.
+    fn estimate_crops(&mut self, patches: &Patches<'_>, intrinsics: &Intrinsics) -> Result<Vec<RootInCrop>> {
+        self.estimate(patches.images(), patches.crops, intrinsics)
+    }
 
     /// The weights that it runs with, where it has any.
     fn weights(&self) -> Option<&Weights> {
@@ -61,6 +98,16 @@ pub trait LixelEstimator: Send {
 
     /// One estimate a patch, with the heatmaps of the wanted landmarks.
     fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>>;
+
+    /// The same of patches that need not be cut out yet.
+    fn estimate_crops(&mut self, patches: &Patches<'_>, landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        self.estimate(patches.images(), landmarks)
+    }
+
+    /// Whether it cuts the patches out itself.
+    fn cuts_patches(&self) -> bool {
+        false
+    }
 
     /// The weights that it runs with, where it has any.
     fn weights(&self) -> Option<&Weights> {
@@ -287,13 +334,17 @@ impl Stages {
         if boxes.is_empty() {
             return Ok(());
         }
-        let patches: Vec<_> = crops.iter().map(|crop| crop.patch(&result.frame.rgb)).collect();
+        let frame = Arc::clone(&result.frame);
+        let patches = Patches::new(&frame.rgb, Patches::next_frame_id(), &crops);
+        if !estimator.cuts_patches() {
+            patches.images();
+        }
         result.timing.add(Stage::Crop, started.elapsed());
 
         // root depth
         let started = Instant::now();
         let (roots, root_source) = if let Some(root) = &mut self.root {
-            let roots = root_in_crops(&mut **root, &crops, &patches, &result.frame.rgb, &result.intrinsics)?;
+            let roots = root_in_crops(&mut **root, &patches, &result.intrinsics)?;
             (roots, RootSource::RootNet)
         } else {
             let side_m = box_m(self.settings.estimator);
@@ -307,7 +358,7 @@ impl Stages {
 
         // lixel
         let started = Instant::now();
-        let estimates = estimator.estimate(&patches, &self.landmarks).context("the lixel network failed")?;
+        let estimates = estimator.estimate_crops(&patches, &self.landmarks).context("the lixel network failed")?;
         result.timing.add(Stage::Lixel, started.elapsed());
 
         // camera mesh
@@ -382,21 +433,14 @@ impl Stages {
     }
 }
 
-/// RootNet on the patches of the lixel network, or on its own where it reads another size; in pixels of `crops`.
-fn root_in_crops(
-    root: &mut dyn RootEstimator,
-    crops: &[Crop],
-    patches: &[RgbImage],
-    rgb: &RgbImage,
-    camera: &Intrinsics,
-) -> Result<Vec<RootInCrop>> {
-    let size = root.input_size();
+/// RootNet on the patches of the lixel network, or on its own where it reads another size; in pixels of the former.
+fn root_in_crops(root: &mut dyn RootEstimator, patches: &Patches<'_>, camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
+    let (size, crops) = (root.input_size(), patches.crops);
     let roots = if crops.iter().all(|crop| crop.size == size) {
-        root.estimate(patches, crops, camera)
+        root.estimate_crops(patches, camera)
     } else {
         let own: Vec<_> = crops.iter().map(|crop| Crop::new(crop.rect, size)).collect();
-        let patches: Vec<_> = own.iter().map(|crop| crop.patch(rgb)).collect();
-        root.estimate(&patches, &own, camera)
+        root.estimate_crops(&Patches::new(patches.frame, patches.frame_id, &own), camera)
     };
     let mut roots = roots.context("RootNet failed")?;
     for (root, crop) in roots.iter_mut().zip(crops) {

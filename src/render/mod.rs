@@ -37,6 +37,7 @@ pub use colour::{person_colour, spread_colour, spread_scale_lixel};
 pub use gpu::{Gpu, is_software};
 pub use offscreen::OffscreenRenderer;
 pub use pick::{Pick, pick_orbit, pick_overlay};
+pub(crate) use resources::GrowingBuffer;
 pub use scene::SceneRenderer;
 
 /// What the vertices' colour tells.
@@ -102,6 +103,14 @@ impl DrawOptions {
     }
 }
 
-/// Every shader as it is compiled: its name and its WGSL, with `shaders/view.wgsl` in front.
-pub const SHADERS: [(&str, &str); 4] =
-    [("frame", frame::WGSL), ("ground", ground::WGSL), ("mesh", mesh::WGSL), ("strokes", strokes::WGSL)];
+/// The shader of the window's panels.
+pub(crate) const PANELS_WGSL: &str = include_str!("../../shaders/panels.wgsl");
+
+/// Every shader as it is compiled: its name and its WGSL, those of the scene with `shaders/view.wgsl` in front.
+pub const SHADERS: [(&str, &str); 5] = [
+    ("frame", frame::WGSL),
+    ("ground", ground::WGSL),
+    ("mesh", mesh::WGSL),
+    ("strokes", strokes::WGSL),
+    ("panels", PANELS_WGSL),
+];

@@ -119,7 +119,7 @@ impl PipelineFactory {
 }
 
 /// A buffer that is written anew each time and grows when it must.
-pub(super) struct GrowingBuffer {
+pub(crate) struct GrowingBuffer {
     label: &'static str,
     usage: wgpu::BufferUsages,
     buffer: Option<wgpu::Buffer>,

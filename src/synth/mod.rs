@@ -48,9 +48,9 @@ pub enum Kind {
     Poses,
 }
 
-/// What all scenes share: the body, noise, a sensor. Made once; that takes about a second.
+/// What all scenes share: the body, noise, a sensor. Made once; that takes up to a second.
 pub struct Studio {
-    body: BodyModel,
+    body: Arc<BodyModel>,
     noise: texture::Noise,
     sensor: lens::Sensor,
     marks: looks::Marks,
@@ -59,7 +59,7 @@ pub struct Studio {
 impl Studio {
     /// The studio with the stand-in body.
     pub fn new() -> Result<Arc<Self>> {
-        let body = standin::body()?.model()?;
+        let body = standin::body_model()?;
         let marks = looks::Marks::new(body.topology(), body.template_m()).context("the stand-in body")?;
         Ok(Arc::new(Self { body, noise: texture::Noise::new(), sensor: lens::Sensor::new(), marks }))
     }

@@ -23,7 +23,7 @@ const VIEWS_OF_A_PERSON: usize = 3;
 /// Photographs of a scene whose people move.
 const PHOTOS_OF_A_SCENE: usize = 3;
 /// Share of views from scenes; the others are from poses.
-const SCENES: f32 = 0.6;
+const SCENES: f32 = 0.65;
 
 // The release's augmentation is for data sets that end, and turns and scales about twice as much (25 %, 30 degrees with
 // probability 0.6). Here no picture comes twice, and cameras, distances and poses vary by themselves.
@@ -36,8 +36,10 @@ const ROTATION_DEG: f32 = 10.0;
 const OCCLUDED: f32 = 0.2;
 
 /// A person of whom less is seen, or that is smaller, is nobody's task.
-const LEAST_SHARE: f32 = 0.3;
+const LEAST_SHARE: f32 = 0.4;
 const LEAST_SIDE_PX: f32 = 24.0;
+/// The share of the joints that must be in the frame: of what is beyond nothing can be learnt.
+const LEAST_JOINTS: f32 = 0.7;
 
 /// A person in a patch. Lixels are those of a heatmap of one bin for each pixel of the patch: the task's bins follow by
 /// a division.
@@ -146,6 +148,10 @@ impl Viewer {
             return None;
         }
         let [width, height] = truth.size;
+        let inside = person.joints_camera_m.iter().filter(|&&joint| truth.pixel(joint).is_some()).count();
+        if (inside as f32) < LEAST_JOINTS * person.joints_camera_m.len() as f32 {
+            return None;
+        }
         let tight = process_bbox(missed_a_little(seen, random), width, height)?;
         let augmentation = Augmentation {
             scale: f64::from(1.0 + SCALE * random.normal().clamp(-1.0, 1.0)),

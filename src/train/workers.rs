@@ -79,8 +79,12 @@ impl Workers {
         })?;
         params.gather(&self.replicas);
         let mut means = Vec::new();
-        losses.iter().for_each(|loss| add(&mut means, loss));
-        means.iter_mut().for_each(|mean| mean.1 /= losses.len() as f64);
+        for loss in &losses {
+            add(&mut means, loss);
+        }
+        for mean in &mut means {
+            mean.1 /= losses.len() as f64;
+        }
         Ok(means)
     }
 

@@ -111,9 +111,13 @@ fn row(ui: &mut Ui, person: &Person, errors: Option<Errors>, selected: bool, sta
     }
 
     if let Some(Errors { mpjpe_mm, pa_mpjpe_mm, root_mm }) = errors {
-        let text = format!("MPJPE {mpjpe_mm:.0}   PA {pa_mpjpe_mm:.0}   root {root_mm:.0} mm");
+        let all = format!("MPJPE {mpjpe_mm:.0}   PA {pa_mpjpe_mm:.0}   root {root_mm:.0} mm");
+        let some = format!("MPJPE {mpjpe_mm:.0}   root {root_mm:.0} mm");
         let at = pos2(rect.left() + 28.0, rect.bottom() - 3.0);
-        painter.text(at, Align2::LEFT_TOP, text, TextStyle::Small.resolve(ui.style()), fade(theme::TEXT));
+        let layout = |text| painter.layout_no_wrap(text, TextStyle::Small.resolve(ui.style()), fade(theme::TEXT));
+        // Where the panel is narrow, what matters most.
+        let galley = Some(layout(all)).filter(|all| at.x + all.size().x < rect.right() - 4.0);
+        painter.galley(at, galley.unwrap_or_else(|| layout(some)), theme::TEXT);
     }
 
     let switch = Rect::from_center_size(pos2(rect.right() - 13.0, middle), Vec2::splat(16.0));
@@ -152,7 +156,7 @@ fn details(ui: &mut Ui, person: &Person) {
         let source = match person.root_source {
             RootSource::RootNet => "RootNet",
             RootSource::BoxSize => "the size of the box: a rough guess, RootNet is missing",
-            RootSource::Truth => "the scene itself: this person was not found, but is there",
+            RootSource::Truth => "the truth: this person was not found, but is there",
         };
         ui.label(theme::hint("depth from"));
         ui.label(source);

@@ -62,7 +62,7 @@ pub const TABLE: [(Hotkey, &[KeyboardShortcut], &str); 18] = [
     (Hotkey::Boxes, &[key(Key::B)], "Boxes on or off"),
     (Hotkey::Colour, &[key(Key::C)], "Colour by person, or by spread"),
     (Hotkey::Evidence, &[key(Key::X)], "Heatmaps on the frame on or off"),
-    (Hotkey::Truth, &[key(Key::G)], "Ground truth of synthetic people on or off"),
+    (Hotkey::Truth, &[key(Key::G)], "Ground truth on or off, where it is known"),
     (Hotkey::Stack, &[key(Key::V)], "Views side by side, or one above the other"),
     (Hotkey::Fit, &[key(Key::F)], "Fit the 3D view"),
     (Hotkey::Save, &[key(Key::S)], "Save the drawn frame as PNG"),

@@ -71,7 +71,7 @@ def deconvolutions():
 
 
 def soft_argmax(heatmaps):
-    return (heatmaps * torch.arange(BINS, dtype=heatmaps.dtype)).sum(-1)
+    return (heatmaps * torch.arange(BINS, dtype=heatmaps.dtype, device=heatmaps.device)).sum(-1)
 
 
 class LixelHead(nn.Module):
@@ -102,7 +102,7 @@ class I2l(nn.Module):
     def forward(self, patch):
         early = self.backbone.stem(patch / 255)
         joints = self.pose_net(self.backbone.stages(early))
-        offsets = torch.arange(BINS, dtype=joints.dtype) - joints.unsqueeze(3)
+        offsets = torch.arange(BINS, dtype=joints.dtype, device=joints.device) - joints.unsqueeze(3)
         x, y, z = torch.exp(-((offsets / 2.5) ** 2) / 2).unbind(2)
         volume = z[:, :, :, None, None] * y[:, :, None, :, None] * x[:, :, None, None, :]
         return self.mesh_net(self.mesh_stages(self.fuse(torch.cat([early, volume.flatten(1, 2)], 1))))

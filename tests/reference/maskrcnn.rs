@@ -7,10 +7,11 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
 use image::RgbImage;
 use lixelscope::detect::Detection;
+use lixelscope::nets::Precision;
 use lixelscope::nets::maskrcnn::{Config, Corners, MaskRcnn, Query, box_head, roi_align::RoiMaps, rpn};
 
 use crate::compare::{Expected, Report, Tolerance, sample};
-use crate::support::{Manifest, device};
+use crate::support::{Manifest, device, precision};
 
 /// Numbers that are counted, not measured.
 const EXACT: Tolerance = Tolerance::new(0.0, "px");
@@ -32,6 +33,10 @@ const MASK_LABEL: u32 = 4;
 pub fn run(path: &Path) -> Result<Report> {
     let mut expected = Expected::read(path)?;
     let mut report = Report::default();
+    if cfg!(feature = "cuda") && precision()? != Precision::F32 {
+        // What it decides between lies closer together than coarser numbers tell apart; tests/gpu compares what it finds.
+        return Ok(expected.finish(report));
+    }
     let device = device()?;
 
     let image = picture(&expected.tensor("image_u8")?)?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use lixelscope::nets::Precision;
 use rayon::prelude::*;
 use serde::Deserialize;
 
@@ -113,10 +114,18 @@ pub fn project_golden_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
+/// The precision of the tests on an NVIDIA GPU: what `LIXELSCOPE_PRECISION` says, else exact f32.
+pub fn precision() -> Result<Precision> {
+    let Ok(name) = std::env::var("LIXELSCOPE_PRECISION") else { return Ok(Precision::F32) };
+    let all = [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16];
+    let found = all.into_iter().find(|precision| precision.name() == name);
+    found.with_context(|| format!("LIXELSCOPE_PRECISION is f32, tf32, f16 or bf16, not {name}"))
+}
+
 /// Where the networks of the tests run: the GPU in a build that has a GPU backend, else the processor.
 pub fn device() -> Result<Device> {
     if cfg!(feature = "cuda") {
-        Ok(Device::new_cuda(0)?)
+        Ok(lixelscope::nets::open_cuda(0, precision()?)?.0)
     } else if cfg!(feature = "metal") {
         Ok(Device::new_metal(0)?)
     } else {

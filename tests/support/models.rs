@@ -13,6 +13,7 @@ use candle_nn::{Init, VarBuilder};
 use lixelscope::nets::NetSizes;
 use lixelscope::nets::i2l::{I2l, I2lShape, ParamShape};
 use lixelscope::nets::maskrcnn::{self, MaskRcnn};
+use lixelscope::nets::person_detector::{self, PersonDetector};
 use lixelscope::nets::posenet3d::PoseNet3d;
 use lixelscope::nets::rootnet::RootNet;
 
@@ -160,6 +161,20 @@ pub fn write_detector(folder: &Path) -> Result<()> {
     }
     candle_core::safetensors::save(&weights, folder.join(format!("{STEM}.safetensors")))?;
     std::fs::write(folder.join(format!("{STEM}.json")), serde_json::json!({ "resnet": RESNET }).to_string())?;
+    Ok(())
+}
+
+/// The light detector, which takes every cell of whatever picture for the middle of a person: its last layer is its bias
+/// alone.
+pub fn write_light_detector(folder: &Path) -> Result<()> {
+    let mut weights = formula_weights(|vb| {
+        let made = PersonDetector::load(person_detector::Config::default(), vb);
+        made.map(drop).map_err(|error| candle_core::Error::Msg(format!("{error:#}")))
+    })?;
+    let zeros = weights["output.weight"].zeros_like()?;
+    weights.insert("output.weight".into(), zeros);
+    weights.insert("output.bias".into(), Tensor::new(&[8_f32, 0.0, 0.0, 0.0, 0.0], &Device::Cpu)?);
+    candle_core::safetensors::save(&weights, folder.join("person_detector.safetensors"))?;
     Ok(())
 }
 

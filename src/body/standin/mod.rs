@@ -19,6 +19,8 @@ mod hand_shape;
 mod remesh;
 mod skin;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use anyhow::{Context, Result};
 use glam::DVec3;
 
@@ -57,6 +59,19 @@ pub struct StandIn {
 /// The body: 24 joints of SMPL, and the face.
 pub fn body() -> Result<StandIn> {
     body::build().context("the stand-in body could not be made")
+}
+
+/// The body, ready to be posed. Made once, which takes a third of a second; everyone shares it.
+pub fn body_model() -> Result<Arc<BodyModel>> {
+    static MADE: Mutex<Option<Arc<BodyModel>>> = Mutex::new(None);
+    // Poisoned, it holds nothing.
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(model) = &*made {
+        return Ok(Arc::clone(model));
+    }
+    let model = Arc::new(body()?.model()?);
+    *made = Some(Arc::clone(&model));
+    Ok(model)
 }
 
 /// The right hand: 16 joints of MANO, and the finger tips.

@@ -6,6 +6,8 @@ use candle_nn::VarBuilder;
 use super::{
     Activation, Features, FoldedNorm, check_channels, count_plain_run, is_fast, to_map, with_floats, with_weights,
 };
+#[cfg(feature = "cudnn")]
+use crate::nets::cuda::DeviceConv;
 use crate::nets::kernels::{Finish, Isa, Map, PackedConv, Winograd};
 
 /// A 2D convolution with everything that follows it folded in.
@@ -24,6 +26,8 @@ enum Weights {
     },
     Direct(PackedConv),
     Winograd(Winograd),
+    #[cfg(feature = "cudnn")]
+    Device(DeviceConv, std::sync::Arc<crate::nets::cuda::Gpu>),
 }
 
 /// Shape of a square convolution.
@@ -94,6 +98,12 @@ impl Conv2d {
                 None => shift,
             });
         }
+        #[cfg(feature = "cudnn")]
+        if let Some(gpu) = super::gpu_of(&[&weight]) {
+            let conv =
+                DeviceConv::new(&gpu, &weight, bias.as_ref(), [stride, padding], activation == Activation::Relu)?;
+            return Ok(Self { shape, activation, weights: Weights::Device(conv, gpu) });
+        }
         let weights = if !is_fast(&[&weight]) || !bias.as_ref().is_none_or(|bias| is_fast(&[bias])) {
             let bias = bias.map(|b| b.reshape((1, output, 1, 1))).transpose()?;
             Weights::Plain { weight: weight.contiguous()?, bias }
@@ -118,6 +128,11 @@ impl Conv2d {
         if let Weights::Plain { weight, bias } = &self.weights {
             return Ok(Features::Plain(self.plain(weight, bias.as_ref(), x, residual)?));
         }
+        #[cfg(feature = "cudnn")]
+        if let Weights::Device(conv, gpu) = &self.weights {
+            let residual = residual.map(|residual| residual.to_device(gpu)).transpose()?;
+            return Ok(Features::Device(conv.run(&x.to_device(gpu)?, residual.as_ref())?));
+        }
         let converted;
         let residual = match residual {
             None => None,
@@ -126,6 +141,8 @@ impl Conv2d {
                 converted = to_map(residual)?;
                 Some(&converted)
             }
+            #[cfg(feature = "cudnn")]
+            Some(Features::Device(_)) => candle_core::bail!("the layer is on the processor, its residual on a GPU"),
         };
         let finish = Finish { residual, relu: self.activation == Activation::Relu };
         match x {
@@ -140,6 +157,8 @@ impl Conv2d {
                     _ => self.fast(&to_map(x)?, finish),
                 }
             }
+            #[cfg(feature = "cudnn")]
+            Features::Device(_) => candle_core::bail!("the layer is on the processor, its input on a GPU"),
         }
     }
 
@@ -150,6 +169,8 @@ impl Conv2d {
             Weights::Direct(conv) if conv.reads_planes() => conv.run_planes(x.shape(), &x.to_planar(), finish),
             Weights::Direct(conv) => conv.run(x, finish),
             Weights::Plain { .. } => unreachable!("`run` takes the plain way"),
+            #[cfg(feature = "cudnn")]
+            Weights::Device(..) => unreachable!("`run` takes the GPU's way"),
         }))
     }
 

@@ -4,6 +4,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::{BN_EPS, Features, FoldedNorm, check_channels, count_plain_run, is_fast, to_map, with_weights};
+#[cfg(feature = "cudnn")]
+use crate::nets::cuda::{DeviceDeconv, Gpu};
 use crate::nets::kernels::{Isa, PackedDeconv, WinogradDeconv};
 
 /// Pixels that must share a transposed convolution's weights for Winograd's way to pay: its 100 transformed weights,
@@ -25,6 +27,8 @@ enum Weights {
     },
     Direct(PackedDeconv),
     Winograd(WinogradDeconv),
+    #[cfg(feature = "cudnn")]
+    Device(DeviceDeconv, std::sync::Arc<Gpu>),
 }
 
 impl Deconv2d {
@@ -33,6 +37,10 @@ impl Deconv2d {
         let FoldedNorm { scale, shift } = FoldedNorm::load(output, BN_EPS, norm_vb)?;
         let weight = vb.get((input, output, 4, 4), "weight")?;
         let weight = weight.broadcast_mul(&scale.reshape((1, output, 1, 1))?)?;
+        #[cfg(feature = "cudnn")]
+        if let Some(gpu) = super::gpu_of(&[&weight, &shift]) {
+            return Ok(Self { input, weights: Weights::Device(DeviceDeconv::new(&gpu, &weight, &shift)?, gpu) });
+        }
         let (isa, shape) = (Isa::detect(), [input, output]);
         let weights = if !is_fast(&[&weight, &shift]) {
             Weights::Plain { weight: weight.contiguous()?, bias: shift.reshape((1, output, 1, 1))? }
@@ -53,6 +61,10 @@ impl Deconv2d {
             let y = x.to_tensor()?.conv_transpose2d(weight, 1, 0, 2, 1)?.broadcast_add(bias)?.relu()?;
             return Ok(Features::Plain(y));
         }
+        #[cfg(feature = "cudnn")]
+        if let Weights::Device(deconv, gpu) = &self.weights {
+            return Ok(Features::Device(deconv.run(&x.to_device(gpu)?)?));
+        }
         let converted;
         let map = match x {
             Features::Blocked(map) => map,
@@ -60,12 +72,16 @@ impl Deconv2d {
                 converted = to_map(x)?;
                 &converted
             }
+            #[cfg(feature = "cudnn")]
+            Features::Device(_) => candle_core::bail!("the layer is on the processor, its input on a GPU"),
         };
         check_channels(self.input, map.channels)?;
         Ok(Features::Blocked(match &self.weights {
             Weights::Winograd(deconv) => deconv.run(map, true),
             Weights::Direct(deconv) => deconv.run(map, true),
             Weights::Plain { .. } => unreachable!("the plain way was taken above"),
+            #[cfg(feature = "cudnn")]
+            Weights::Device(..) => unreachable!("the GPU's way was taken above"),
         }))
     }
 }

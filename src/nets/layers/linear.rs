@@ -4,6 +4,8 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::{Activation, FoldedNorm, check_channels, count_plain_run, is_fast, with_floats, with_weights};
+#[cfg(feature = "cudnn")]
+use crate::nets::cuda::{DeviceConv, DeviceMap, Gpu};
 use crate::nets::kernels::{self, Isa, PackedLinear};
 
 /// A linear map of vectors.
@@ -21,12 +23,21 @@ enum Weights {
         bias: Tensor,   // [O]
     },
     Packed(PackedLinear),
+    /// A convolution of single pixels.
+    #[cfg(feature = "cudnn")]
+    Device(DeviceConv, std::sync::Arc<Gpu>),
 }
 
 impl Linear {
     /// Reads `weight` (`[O, I]`) and `bias`.
     pub fn load(input: usize, output: usize, activation: Activation, vb: &VarBuilder) -> Result<Self> {
         let (weight, bias) = (vb.get((output, input), "weight")?, vb.get(output, "bias")?);
+        #[cfg(feature = "cudnn")]
+        if let Some(gpu) = super::gpu_of(&[&weight, &bias]) {
+            let weight = weight.reshape((output, input, 1, 1))?;
+            let conv = DeviceConv::new(&gpu, &weight, Some(&bias), [1, 0], activation == Activation::Relu)?;
+            return Ok(Self { input, activation, weights: Weights::Device(conv, gpu) });
+        }
         let weights = if is_fast(&[&weight, &bias]) {
             let pack = |w: &[f32], b: Option<&[f32]>| PackedLinear::new(Isa::detect(), w, b.unwrap_or_default());
             Weights::Packed(with_weights(&weight, Some(&bias), pack)?)
@@ -34,6 +45,15 @@ impl Linear {
             Weights::Plain { weight, bias }
         };
         Ok(Self { input, activation, weights })
+    }
+
+    /// The same as a convolution of single pixels, where it is on a GPU.
+    #[cfg(feature = "cudnn")]
+    pub fn device(&self) -> Option<&DeviceConv> {
+        match &self.weights {
+            Weights::Device(conv, _) => Some(conv),
+            _ => None,
+        }
     }
 
     /// `[N, I] -> [N, O]`
@@ -48,6 +68,11 @@ impl Linear {
             Weights::Packed(linear) => {
                 let y = with_floats(x, |x| Ok(linear.run(count, x, self.activation == Activation::Relu)))?;
                 Tensor::from_vec(y, (count, linear.output()), &Device::Cpu)
+            }
+            #[cfg(feature = "cudnn")]
+            Weights::Device(conv, gpu) => {
+                let x = DeviceMap::from_tensor(gpu, &x.reshape((count, input, 1, 1))?)?;
+                conv.run(&x, None)?.to_tensor()?.flatten_from(1)
             }
         }
     }
@@ -76,6 +101,18 @@ impl Pointwise1d {
             bias = ((bias * scale)? + shift)?;
         }
         Ok(Self { weight: weight.contiguous()?, bias: bias.reshape((1, output, 1))?, activation })
+    }
+
+    /// Weight `[O, I]`, for whoever multiplies elsewhere.
+    #[cfg(feature = "cudnn")]
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The same with the bias `[O]`.
+    #[cfg(feature = "cudnn")]
+    pub fn parts(&self) -> Result<(Tensor, Tensor)> {
+        Ok((self.weight.clone(), self.bias.flatten_all()?))
     }
 
     /// `[B, I, L] -> [B, O, L]`

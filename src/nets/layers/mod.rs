@@ -3,7 +3,8 @@
 //! Every layer has two ways. The plain one is candle's operations: any device, any type, gradients. The fast one is
 //! [`kernels`]: f32 on the CPU where no gradient is wanted. Which one a layer goes is decided by its weights when it
 //! is loaded: weights for the fast way are packed there and then and the tensor is dropped, so each is in memory once.
-//! Weights that are variables (`VarBuilder::from_varmap`) go the plain way.
+//! Weights that are variables (`VarBuilder::from_varmap`) go the plain way. There is a third way for NVIDIA GPUs, which
+//! weights on a device of `nets::cuda` go.
 
 mod conv;
 mod deconv;
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use candle_nn::VarBuilder;
 
+#[cfg(feature = "cudnn")]
+use super::cuda::{DeviceMap, Gpu, kernels::Pool};
 use super::kernels::{self, Isa, Map};
 
 pub use conv::{Conv2d, ConvShape};
@@ -81,11 +84,21 @@ pub enum Features {
     Plain(Tensor),
     /// In blocks of 16 channels.
     Blocked(Map),
+    /// On an NVIDIA GPU.
+    #[cfg(feature = "cudnn")]
+    Device(DeviceMap),
 }
 
 /// Whether the fast way is open to these tensors.
 fn is_fast(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32 && !t.track_op())
+}
+
+/// The GPU whose way is open to these tensors.
+#[cfg(feature = "cudnn")]
+fn gpu_of(tensors: &[&Tensor]) -> Option<std::sync::Arc<Gpu>> {
+    let fits = |t: &&Tensor| t.device().is_cuda() && t.dtype() == DType::F32 && !t.track_op();
+    if tensors.iter().all(fits) { Gpu::of(tensors.first()?.device()) } else { None }
 }
 
 /// Runs `work` on the floats of a tensor on the CPU.
@@ -128,6 +141,18 @@ impl Features {
         match self {
             Self::Plain(x) => Ok(x.clone()),
             Self::Blocked(map) => Tensor::from_vec(map.to_planar(), &map.shape()[..], &Device::Cpu),
+            #[cfg(feature = "cudnn")]
+            Self::Device(map) => map.to_tensor(),
+        }
+    }
+
+    /// On a GPU, where a layer of that GPU reads them.
+    #[cfg(feature = "cudnn")]
+    pub fn to_device(&self, gpu: &std::sync::Arc<Gpu>) -> Result<DeviceMap> {
+        match self {
+            Self::Device(map) => Ok(map.clone()),
+            Self::Plain(x) => DeviceMap::from_tensor(gpu, x),
+            Self::Blocked(_) => bail!("the layer is on a GPU, its input on the processor"),
         }
     }
 
@@ -140,6 +165,8 @@ impl Features {
                 Ok(Self::Plain(x.max_pool2d_with_stride(3, 2)?))
             }
             Self::Blocked(map) => Ok(Self::Blocked(kernels::max_pool(Isa::detect(), map, 3, 2, 1))),
+            #[cfg(feature = "cudnn")]
+            Self::Device(map) => Ok(Self::Device(map.max_pool(Pool { kernel: 3, stride: 2, padding: 1 })?)),
         }
     }
 
@@ -152,6 +179,8 @@ impl Features {
                 let tensor = |values, side| Tensor::from_vec(values, (map.batch, map.channels, side), &Device::Cpu);
                 Ok([tensor(over_rows, map.width)?, tensor(over_columns, map.height)?])
             }
+            #[cfg(feature = "cudnn")]
+            Self::Device(map) => Self::Plain(map.to_tensor()?).line_means(),
         }
     }
 

@@ -9,6 +9,8 @@ use super::fpn::CHANNELS;
 use super::{Config, Corners, boxes, host};
 use crate::detect::nms;
 use crate::nets::layers::{Activation, Linear};
+#[cfg(feature = "cudnn")]
+use crate::nets::layers::{Conv2d, ConvShape, Features};
 
 /// Side of the maps that the head reads.
 pub const ROI_SIDE: usize = 7;
@@ -21,9 +23,35 @@ const MIN_SIDE: f32 = 1e-2;
 
 /// `roi_heads.box_head` and `roi_heads.box_predictor`.
 pub struct BoxHead {
-    hidden: [Linear; 2],
+    first: First,
+    second: Linear,
     logits: Linear,
     deltas: Linear,
+}
+
+/// The first hidden layer, over all pixels of a region.
+enum First {
+    Plain(Linear),
+    /// A convolution as large as the region: the pixels may lie in any order.
+    #[cfg(feature = "cudnn")]
+    Device(Conv2d),
+}
+
+/// What the head says about N regions on a GPU, f32: rows of `stride` numbers, without the biases.
+#[cfg(feature = "cudnn")]
+pub struct RawOutput {
+    /// `[N, classes]`
+    pub logits: crate::nets::cuda::Buffer,
+    /// Numbers from row to row.
+    pub logit_stride: usize,
+    /// To be added to the logits.
+    pub logit_bias: crate::nets::cuda::kernels::Ptr,
+    /// `[N, classes * 4]`
+    pub deltas: crate::nets::cuda::Buffer,
+    /// Numbers from row to row.
+    pub delta_stride: usize,
+    /// To be added to the corrections.
+    pub delta_bias: crate::nets::cuda::kernels::Ptr,
 }
 
 /// What the head says about N regions.
@@ -51,8 +79,21 @@ impl BoxHead {
         let (head, predictor) = (vb.pp("box_head"), vb.pp("box_predictor"));
         let hidden = |input, name: &str| Linear::load(input, HIDDEN, Activation::Relu, &head.pp(name));
         let last = |output, name: &str| Linear::load(HIDDEN, output, Activation::None, &predictor.pp(name));
+        let first = || -> CandleResult<First> {
+            let inputs = CHANNELS * ROI_SIDE * ROI_SIDE;
+            #[cfg(feature = "cudnn")]
+            if crate::nets::cuda::Gpu::of(vb.device()).is_some() {
+                let vb = head.pp("fc6");
+                let weight = vb.get((HIDDEN, inputs), "weight")?.reshape((HIDDEN, CHANNELS, ROI_SIDE, ROI_SIDE))?;
+                let shape = ConvShape { input: CHANNELS, output: HIDDEN, kernel: ROI_SIDE, stride: 1, padding: 0 };
+                let conv = Conv2d::new(shape, weight, Some(vb.get(HIDDEN, "bias")?), None, Activation::Relu)?;
+                return Ok(First::Device(conv));
+            }
+            Ok(First::Plain(hidden(inputs, "fc6")?))
+        };
         Ok(Self {
-            hidden: [hidden(CHANNELS * ROI_SIDE * ROI_SIDE, "fc6")?, hidden(HIDDEN, "fc7")?],
+            first: first()?,
+            second: hidden(HIDDEN, "fc7")?,
             logits: last(classes, "cls_score")?,
             deltas: last(classes * 4, "bbox_pred")?,
         })
@@ -60,9 +101,34 @@ impl BoxHead {
 
     /// `[N, 256, 7, 7]` to classes and corrections.
     pub fn forward(&self, regions: &Tensor) -> CandleResult<BoxOutput> {
-        let [a, b] = &self.hidden;
-        let x = b.forward(&a.forward(&regions.flatten_from(1)?)?)?;
+        let x = match &self.first {
+            First::Plain(linear) => linear.forward(&regions.flatten_from(1)?)?,
+            #[cfg(feature = "cudnn")]
+            First::Device(conv) => conv.forward(regions)?.flatten_from(1)?,
+        };
+        let x = self.second.forward(&x)?;
         Ok(BoxOutput { logits: self.logits.forward(&x)?, deltas: self.deltas.forward(&x)? })
+    }
+
+    /// Maps `[N, 7, 7, 256]` on a GPU to what is said about them, on that GPU.
+    #[cfg(feature = "cudnn")]
+    pub fn forward_device(&self, regions: crate::nets::cuda::DeviceMap) -> CandleResult<RawOutput> {
+        let (First::Device(first), Some(second), Some(logits), Some(deltas)) =
+            (&self.first, self.second.device(), self.logits.device(), self.deltas.device())
+        else {
+            candle_core::bail!("the box head is not on the GPU")
+        };
+        let gpu = std::sync::Arc::clone(regions.gpu());
+        let x = first.run(&Features::Device(regions), None)?.to_device(&gpu)?;
+        let x = second.run(&x, None)?;
+        Ok(RawOutput {
+            logits: logits.run_wide(&x)?,
+            logit_stride: logits.padded_output(),
+            logit_bias: logits.bias(),
+            deltas: deltas.run_wide(&x)?,
+            delta_stride: deltas.padded_output(),
+            delta_bias: deltas.bias(),
+        })
     }
 }
 
@@ -88,17 +154,26 @@ pub fn select(
             if scores[at] > config.score_threshold {
                 let delta = [0, 1, 2, 3].map(|i| deltas[at * 4 + i]);
                 let corners = boxes::clip(boxes::decode(proposal, delta, WEIGHTS), resized);
-                if boxes::is_larger(corners, MIN_SIDE) {
-                    found.push(ScoredBox { corners, score: scores[at], label: label as u32 });
-                }
+                found.extend(candidate(corners, scores[at], label as u32, config));
             }
         }
     }
+    Ok(suppress(found, config))
+}
+
+/// A box of one class where it is worth a look.
+pub(super) fn candidate(corners: Corners, score: f32, label: u32, config: &Config) -> Option<ScoredBox> {
+    let counts = score > config.score_threshold && boxes::is_larger(corners, MIN_SIDE);
+    counts.then_some(ScoredBox { corners, score, label })
+}
+
+/// The best boxes of each class, best first.
+pub(super) fn suppress(found: Vec<ScoredBox>, config: &Config) -> Vec<ScoredBox> {
     let corners: Vec<Corners> = found.iter().map(|f| f.corners).collect();
     let scores: Vec<f32> = found.iter().map(|f| f.score).collect();
     let groups: Vec<usize> = found.iter().map(|f| f.label as usize).collect();
     let kept = nms::grouped_nms(&corners, &scores, &groups, config.nms_iou);
-    Ok(kept.into_iter().take(config.max_detections).map(|i| found[i]).collect())
+    kept.into_iter().take(config.max_detections).map(|i| found[i]).collect()
 }
 
 #[cfg(test)]

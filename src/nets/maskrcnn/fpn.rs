@@ -40,7 +40,12 @@ impl Backbone {
     /// `[B, 3, H, W]` -> P2, P3, P4, P5 and the pool level, finest first: `[B, 256, H/4, W/4]` to
     /// `[B, 256, H/64, W/64]` (rounded up).
     pub fn forward(&self, pixels: &Tensor) -> Result<Vec<Features>> {
-        let stages = self.stages.run_all(&self.stem.run(pixels)?)?;
+        self.forward_features(&Features::Plain(pixels.clone()))
+    }
+
+    /// The same within a chain of layers.
+    pub fn forward_features(&self, pixels: &Features) -> Result<Vec<Features>> {
+        let stages = self.stages.run_all(&self.stem.run_features(pixels)?)?;
         // Coarsest first: each finer map adds the one above it, enlarged to its size.
         let mut maps = Vec::with_capacity(5);
         let mut above: Option<Features> = None;
@@ -80,6 +85,8 @@ fn doubled(x: &Features) -> Result<Features> {
             });
             Ok(Features::Blocked(out))
         }
+        #[cfg(feature = "cudnn")]
+        Features::Device(x) => Ok(Features::Device(x.doubled()?)),
     }
 }
 
@@ -88,6 +95,11 @@ fn every_second(x: &Features) -> Result<Features> {
     match x {
         Features::Plain(x) => Ok(Features::Plain(x.max_pool2d_with_stride(1, 2)?)),
         Features::Blocked(x) => Ok(Features::Blocked(kernels::max_pool(Isa::detect(), x, 1, 2, 0))),
+        #[cfg(feature = "cudnn")]
+        Features::Device(x) => {
+            let pool = crate::nets::cuda::kernels::Pool { kernel: 1, stride: 2, padding: 0 };
+            Ok(Features::Device(x.max_pool(pool)?))
+        }
     }
 }
 

@@ -49,7 +49,12 @@ impl MaskHead {
 
     /// `[N, 256, 14, 14]` and the class of each region to N masks of 28 x 28 probabilities.
     pub fn forward(&self, regions: &Tensor, labels: &[u32]) -> Result<Vec<Vec<f32>>> {
-        let mut x = Features::new(regions)?;
+        self.forward_features(Features::new(regions)?, labels)
+    }
+
+    /// The same within a chain of layers.
+    pub fn forward_features(&self, regions: Features, labels: &[u32]) -> Result<Vec<Vec<f32>>> {
+        let mut x = regions;
         for conv in &self.convs {
             x = conv.run(&x, None)?;
         }

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! Convolutions and linear layers run on the weights' device. Anchors, suppression and RoIAlign, which are small and
-//! full of branches, run on the processor. Inside, boxes are corners in *resized* pixels, those of the network's
+//! full of branches, run on the processor; on an NVIDIA GPU they have kernels of their own (`device`). Inside, boxes are corners in *resized* pixels, those of the network's
 //! input; what leaves is in the picture's own pixels.
 
 pub mod box_head;
 pub mod boxes;
+#[cfg(feature = "cudnn")]
+mod device;
 pub mod fpn;
 pub mod mask_head;
 pub mod roi_align;
@@ -103,6 +105,8 @@ pub struct MaskRcnn {
     /// The head that makes masks.
     pub mask_head: MaskHead,
     device: Device,
+    #[cfg(feature = "cudnn")]
+    on_device: Option<device::OnDevice>,
 }
 
 impl MaskRcnn {
@@ -116,6 +120,8 @@ impl MaskRcnn {
             box_head: BoxHead::load(config.classes, &heads)?,
             mask_head: MaskHead::load(config.classes, &heads)?,
             device: vb.device().clone(),
+            #[cfg(feature = "cudnn")]
+            on_device: device::OnDevice::new(vb.device()),
             config,
         })
     }
@@ -142,6 +148,12 @@ impl MaskRcnn {
     }
 
     fn detect_on_pool(&self, images: &[&RgbImage], query: Query, lap: &mut Lap<'_>) -> Result<Vec<Vec<Detection>>> {
+        #[cfg(feature = "cudnn")]
+        if let Some(on_device) = &self.on_device
+            && let Some(found) = on_device.detect(self, images, query, lap)?
+        {
+            return Ok(found);
+        }
         let batch = self.prepare(images)?;
         lap("resize")?;
         let pyramid = self.backbone.forward(&batch.pixels)?;

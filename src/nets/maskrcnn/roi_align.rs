@@ -46,6 +46,12 @@ impl RoiMaps {
                     let (b, c, h, w) = x.dims4()?;
                     Map::from_planar([b, c, h, w], &host(&x)?)
                 }
+                #[cfg(feature = "cudnn")]
+                Features::Device(x) => {
+                    let dims = x.dims;
+                    let shape = [dims.batch, dims.channels, dims.height, dims.width];
+                    Map::from_planar(shape, &host(&x.to_tensor()?)?)
+                }
             };
             // A power of two, as torchvision guesses it from the sizes before padding.
             let scale = (map.height as f32 / height as f32).log2().round().exp2();

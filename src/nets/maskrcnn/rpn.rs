@@ -17,7 +17,7 @@ const ANCHOR_SIDES: [f32; 5] = [32.0, 64.0, 128.0, 256.0, 512.0];
 /// Height over width of the anchors at each position.
 const ASPECTS: [f32; 3] = [0.5, 1.0, 2.0];
 /// Proposals with a shorter side are dropped, in input pixels.
-const MIN_SIDE: f32 = 1e-3;
+pub(crate) const MIN_SIDE: f32 = 1e-3;
 
 /// The head that is shared by all levels, `rpn.head`.
 pub struct RpnHead {
@@ -47,6 +47,16 @@ impl RpnHead {
         })
     }
 
+    /// Objectness and corrections of each map of the pyramid, in its layout.
+    #[cfg(feature = "cudnn")]
+    pub fn forward_features(&self, pyramid: &[Features]) -> CandleResult<Vec<[Features; 2]>> {
+        let level = |map| {
+            let x = self.conv.run(map, None)?;
+            Ok([self.objectness.run(&x, None)?, self.deltas.run(&x, None)?])
+        };
+        pyramid.iter().map(level).collect()
+    }
+
     /// One output for each map of the pyramid.
     pub fn forward(&self, pyramid: &[Features]) -> CandleResult<Vec<LevelOutput>> {
         pyramid
@@ -69,6 +79,12 @@ fn cell_anchors(side: f32) -> [Corners; 3] {
         let (w, h) = (side / h_ratio, side * h_ratio);
         [-w / 2.0, -h / 2.0, w / 2.0, h / 2.0].map(f32::round_ties_even)
     })
+}
+
+/// The anchors around the origin of each level.
+#[cfg(any(test, feature = "cudnn"))]
+pub(crate) fn cells() -> [[Corners; 3]; 5] {
+    ANCHOR_SIDES.map(cell_anchors)
 }
 
 /// The anchors of one level, made when they are asked for.

@@ -44,6 +44,11 @@ pub fn resized_size([height, width]: [usize; 2], shorter: usize, longest: usize)
     [height, width].map(|side| ((side as f64 * scale).floor() as usize).max(1))
 }
 
+/// A side of the network's input for a resized side.
+pub fn padded_size(resized: usize) -> usize {
+    resized.next_multiple_of(MULTIPLE)
+}
+
 impl Batch {
     /// Resizes (bilinear, corners not aligned), normalises and pads.
     pub fn new(images: &[&RgbImage], shorter: usize, longest: usize, device: &Device) -> Result<Self> {
@@ -54,7 +59,7 @@ impl Batch {
             sizes.push(ImageSize { original, resized: resized_size(original, shorter, longest) });
         }
         ensure!(!images.is_empty(), "the detector was given no picture");
-        let padded = |axis: usize| sizes.iter().map(|s| s.resized[axis]).max().unwrap_or(0).next_multiple_of(MULTIPLE);
+        let padded = |axis: usize| sizes.iter().map(|s| padded_size(s.resized[axis])).max().unwrap_or(0);
         let (height, width) = (padded(0), padded(1));
         let mut pixels = vec![0.0f32; images.len() * 3 * height * width];
         for ((image, size), planes) in images.iter().zip(&sizes).zip(pixels.chunks_mut(3 * height * width)) {
@@ -64,11 +69,23 @@ impl Batch {
         Ok(Self { pixels, sizes })
     }
 
+    /// The normalisation, for whoever does it elsewhere.
+    #[cfg(any(test, feature = "cuda"))]
+    pub fn scaling() -> crate::nets::cuda::kernels::Scaling {
+        let [r, g, b] = [0, 1, 2].map(normalisation);
+        crate::nets::cuda::kernels::Scaling { gain: [r.0, g.0, b.0], offset: [r.1, g.1, b.1] }
+    }
+
     /// `[height, width]` of the padded input.
     pub fn padded(&self) -> [usize; 2] {
         let dims = self.pixels.dims();
         [dims[2], dims[3]]
     }
+}
+
+/// What a grey level of a channel is multiplied with, and what is added then.
+fn normalisation(channel: usize) -> (f32, f32) {
+    (1.0 / (255.0 * STD[channel]), -MEAN[channel] / STD[channel])
 }
 
 /// Writes the resized and normalised picture into the top-left corner of three planes of `height` x `width`.
@@ -80,7 +97,7 @@ fn write_planes(image: &RgbImage, resized: [usize; 2], planes: &mut [f32], heigh
     planes.par_chunks_mut(width).enumerate().for_each(|(row, out)| {
         let (channel, y) = (row / height, row % height);
         let Some(v) = rows.get(y) else { return };
-        let (gain, offset) = (1.0 / (255.0 * STD[channel]), -MEAN[channel] / STD[channel]);
+        let (gain, offset) = normalisation(channel);
         let line = |y: usize| &rgb[3 * source_width * y + channel..];
         let (above, below) = (line(v.low), line(v.high));
         for (out, u) in out.iter_mut().zip(&columns) {

@@ -197,7 +197,7 @@ mod tests {
             let mut values = values.clone();
             values[at] = value;
             let loss = detection_loss(&Tensor::from_vec(values, said.shape(), &Device::Cpu)?, &batch)?;
-            let part = if at % 5 == 0 { loss.score } else { (loss.boxes * BOX_WEIGHT)? };
+            let part = if at.is_multiple_of(5) { loss.score } else { (loss.boxes * BOX_WEIGHT)? };
             Ok(f64::from(part.to_scalar::<f32>()?))
         };
         let (mut checked, step) = (0, 2e-3);
@@ -238,7 +238,7 @@ mod tests {
                 let at = first.iter().position(|other| std::ptr::eq(other, cell)).expect("it is one of them");
                 let [cx, cy] = crate::nets::person_detector::cell_centre([at % 12, at / 12]);
                 let (w, h) = (x1 - x0, y1 - y0);
-                let place = [((x0 + x1) / 2.0 - cx) / w, ((y0 + y1) / 2.0 - cy) / h];
+                let place = [(f32::midpoint(x0, x1) - cx) / w, (f32::midpoint(y0, y1) - cy) / h];
                 said.copy_from_slice(&[40.0, place[0], place[1], (w / 32.0).ln(), (h / 80.0).ln()]);
             }
         }

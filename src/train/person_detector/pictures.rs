@@ -13,7 +13,7 @@ use crate::detect::letterbox::Letterbox;
 use crate::space::RectPx;
 use crate::synth::random::Random;
 use crate::synth::{Kind, Photo, Scene, Studio};
-use crate::truth::{TruePerson, Truth};
+use crate::truth::{LEAST_SEEN_SHARE, TruePerson, Truth};
 
 /// Width and height of the pictures: those of a frame of 4:3 on the detector's canvas.
 pub const SIZE_PX: [usize; 2] = [256, 192];
@@ -24,9 +24,7 @@ const VIEWS: usize = 4;
 
 /// One block in so many shows nobody.
 const EMPTY: f32 = 0.07;
-/// Of a person of whom less is seen, in parts of what is in the picture, nothing is said.
-const LEAST_SHARE: f32 = 0.3;
-/// Neither of one who is less wide or high, in pixels of the canvas.
+/// Of a person who is less wide or high, in pixels of the canvas, nothing is said.
 const LEAST_SIDE_PX: f32 = 3.0;
 
 /// A picture and the people in it.
@@ -124,7 +122,7 @@ fn target(truth: &Truth, who: usize, person: &TruePerson, letterbox: &Letterbox)
     }
     let corners = letterbox.canvas_from_frame(RectPx::from_corners(first - 0.5, last + 0.5))?;
     let [x0, y0, x1, y1] = corners;
-    let counts = seen as f32 >= LEAST_SHARE * own as f32 && (x1 - x0).min(y1 - y0) >= LEAST_SIDE_PX;
+    let counts = seen as f32 >= LEAST_SEEN_SHARE * own as f32 && (x1 - x0).min(y1 - y0) >= LEAST_SIDE_PX;
     Some(Target { corners, counts })
 }
 

@@ -55,9 +55,9 @@ pub fn cells(people: &[Target], [columns, rows]: [usize; 2]) -> Vec<Cell> {
     by_size.sort_by(|(_, a), (_, b)| area(b).total_cmp(&area(a)));
     for (who, person) in by_size {
         if owners.iter().flatten().all(|(owner, _)| *owner != who) {
-            let [x0, y0, x1, y1] = person.corners;
+            let [x, y] = centre(person.corners);
             let at = |middle: f32, count: usize| ((middle / STRIDE as f32) as usize).min(count - 1);
-            owners[at((y0 + y1) / 2.0, rows) * columns + at((x0 + x1) / 2.0, columns)] = Some((who, 0.0));
+            owners[at(y, rows) * columns + at(x, columns)] = Some((who, 0.0));
         }
     }
     let mut counts = vec![0_u32; people.len()];
@@ -91,9 +91,15 @@ fn sides([x0, y0, x1, y1]: Corners) -> [f32; 2] {
     [x1 - x0, y1 - y0]
 }
 
+/// The middle.
+fn centre([x0, y0, x1, y1]: Corners) -> [f32; 2] {
+    [f32::midpoint(x0, x1), f32::midpoint(y0, y1)]
+}
+
 /// Calls `each` with the index of every cell whose centre is in a box, and with where it lies from the box's centre,
 /// pixels.
-fn for_cells_within([x0, y0, x1, y1]: Corners, [columns, rows]: [usize; 2], mut each: impl FnMut(usize, [f32; 2])) {
+fn for_cells_within(corners: Corners, [columns, rows]: [usize; 2], mut each: impl FnMut(usize, [f32; 2])) {
+    let ([x0, y0, x1, y1], [middle_x, middle_y]) = (corners, centre(corners));
     let range = |from: f32, to: f32, count: usize| {
         let cell = |edge: f32| (edge / STRIDE as f32 + 0.5).max(0.0) as usize;
         cell(from).min(count)..cell(to).min(count)
@@ -101,7 +107,7 @@ fn for_cells_within([x0, y0, x1, y1]: Corners, [columns, rows]: [usize; 2], mut 
     for row in range(y0, y1, rows) {
         for column in range(x0, x1, columns) {
             let [x, y] = cell_centre([column, row]);
-            each(row * columns + column, [x - (x0 + x1) / 2.0, y - (y0 + y1) / 2.0]);
+            each(row * columns + column, [x - middle_x, y - middle_y]);
         }
     }
 }

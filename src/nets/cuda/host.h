@@ -1,0 +1,244 @@
+// Enough of CUDA for the kernels' text to run on the processor: what the tests hold against the plain twins. The
+// threads of a block are fibers that take turns at every barrier and every exchange between lanes; blocks follow one
+// another. A kernel is asked for on the standard input and leaves its buffers on the standard output (host.rs).
+
+#define LIXELSCOPE_HOST 1
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+// Blocks follow one another, so what they share can be a variable of the program.
+#define __shared__ static
+#define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(host_shared)
+
+struct Dim3 {
+    unsigned x, y, z;
+};
+static Dim3 gridDim, blockDim, blockIdx, threadIdx;
+static unsigned char* host_shared;
+
+using std::max;
+using std::min;
+
+static inline float __uint_as_float(unsigned x) {
+    float y;
+    memcpy(&y, &x, 4);
+    return y;
+}
+static inline unsigned __float_as_uint(float x) {
+    unsigned y;
+    memcpy(&y, &x, 4);
+    return y;
+}
+static inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
+
+template <class T>
+static inline T atomicAdd(T* at, T x) {
+    T before = *at;
+    *at += x;
+    return before;
+}
+template <class T>
+static inline T atomicOr(T* at, T x) {
+    T before = *at;
+    *at |= x;
+    return before;
+}
+
+static inline float host_from_half(unsigned short bits) {
+    unsigned exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    float value = exponent == 0    ? std::ldexp((float)fraction, -24)
+                  : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                   : std::ldexp((float)(fraction | 1024), (int)exponent - 25);
+    return bits & 0x8000 ? -value : value;
+}
+static inline unsigned short host_to_half(float x) {
+    unsigned short sign = std::signbit(x) ? 0x8000 : 0;
+    float size = std::fabs(x);
+    if (std::isnan(x)) return sign | 0x7e00;
+    if (size >= 65520.0f) return sign | 0x7c00;
+    int exponent = 0;
+    std::frexp(size, &exponent); // size = f * 2^exponent, f in [1/2, 1)
+    int unit = std::max(exponent - 11, -24);
+    unsigned steps = (unsigned)std::nearbyint(std::ldexp(size, -unit)); // ties to even
+    // The sum carries into the exponent where the fraction overflows.
+    return size == 0.0f ? sign : sign | (unsigned short)(((unsigned)(unit + 24) << 10) + steps);
+}
+
+// Fibers.
+struct Fiber {
+    ucontext_t context;
+    std::vector<unsigned char> stack;
+    Dim3 index;
+    bool done;
+};
+static std::vector<Fiber> fibers;
+static ucontext_t scheduler;
+static size_t running;
+static float exchanged[1024];
+// The kernel has no barrier: its threads need no fibers.
+static bool straight = false;
+
+static void host_switch() {
+    if (straight) {
+        fprintf(stderr, "the first thread met no barrier, another one does\n");
+        exit(2);
+    }
+    size_t self = running;
+    swapcontext(&fibers[self].context, &scheduler);
+    threadIdx = fibers[self].index;
+}
+#define __syncthreads() host_switch()
+
+// All lanes of all warps must come here, as a barrier.
+static inline float __shfl_xor_sync(unsigned, float x, int lane) {
+    unsigned self = threadIdx.x;
+    exchanged[self] = x;
+    host_switch();
+    float other = exchanged[(self & ~31u) | ((self ^ (unsigned)lane) & 31u)];
+    host_switch();
+    return other;
+}
+
+// A request: name, grid, block, bytes of shared memory, then the arguments: a buffer's bytes, or a number's.
+struct Request {
+    std::vector<std::vector<unsigned char>> arguments;
+    size_t next = 0;
+};
+
+static void host_read(void* to, size_t bytes) {
+    if (bytes && fread(to, 1, bytes, stdin) != bytes) {
+        fprintf(stderr, "the request ends early\n");
+        exit(2);
+    }
+}
+template <class T>
+static T host_number() {
+    T x;
+    host_read(&x, sizeof x);
+    return x;
+}
+
+template <class T>
+struct Take {
+    static T from(Request& request) {
+        std::vector<unsigned char>& bytes = request.arguments.at(request.next++);
+        if (bytes.size() != sizeof(T)) {
+            fprintf(stderr, "argument %zu has %zu bytes, not %zu\n", request.next - 1, bytes.size(), sizeof(T));
+            exit(2);
+        }
+        T x;
+        memcpy(&x, bytes.data(), sizeof x);
+        return x;
+    }
+};
+template <class T>
+struct Take<T*> {
+    static T* from(Request& request) { return (T*)request.arguments.at(request.next++).data(); }
+};
+
+static std::function<void()> host_call;
+
+static void host_entry() {
+    host_call();
+    fibers[running].done = true;
+    swapcontext(&fibers[running].context, &scheduler);
+}
+
+// All threads of the block that `blockIdx` names.
+static void host_block() {
+    const size_t stack_bytes = 64 * 1024;
+    size_t count = (size_t)blockDim.x;
+    if (straight) {
+        for (threadIdx.x = 0; threadIdx.x < blockDim.x; threadIdx.x++) host_call();
+        return;
+    }
+    fibers.resize(count);
+    for (size_t i = 0; i < count; i++) {
+        Fiber& fiber = fibers[i];
+        fiber.stack.resize(stack_bytes);
+        fiber.index = {(unsigned)i, 0, 0};
+        fiber.done = false;
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = stack_bytes;
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, host_entry, 0);
+    }
+    bool first = true;
+    for (size_t done = 0; done < count;) {
+        done = 0;
+        for (running = 0; running < count; running++) {
+            threadIdx = fibers[running].index;
+            swapcontext(&scheduler, &fibers[running].context);
+            if (running == 0 && fibers[0].done && first) {
+                straight = true;
+                for (threadIdx.x = 1; threadIdx.x < blockDim.x; threadIdx.x++) host_call();
+                return;
+            }
+            done += fibers[running].done;
+        }
+        first = false;
+        if (done != 0 && done != count) {
+            fprintf(stderr, "%zu threads of a block of %zu came to an end while the others wait for them\n", done, count);
+            exit(2);
+        }
+    }
+}
+
+template <class... A>
+static void host_run(void (*kernel)(A...), Request& request) {
+    std::tuple<A...> arguments{Take<A>::from(request)...}; // braces: in their order
+    if (request.next != request.arguments.size()) {
+        fprintf(stderr, "%zu arguments, not %zu\n", request.arguments.size(), request.next);
+        exit(2);
+    }
+    host_call = [&] { std::apply(kernel, arguments); };
+    for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) host_block();
+}
+
+#define HOST_KERNEL(name) \
+    if (wanted == #name) { \
+        host_run(name, request); \
+        ran = true; \
+    }
+
+// `table` is a function that asks for each kernel with HOST_KERNEL.
+static int host_main(bool (*table)(const std::string&, Request&)) {
+    std::string wanted(host_number<uint32_t>(), ' ');
+    host_read(&wanted[0], wanted.size());
+    gridDim.x = host_number<uint32_t>();
+    gridDim.y = host_number<uint32_t>();
+    gridDim.z = host_number<uint32_t>();
+    blockDim = {host_number<uint32_t>(), 1, 1};
+    std::vector<unsigned char> shared(host_number<uint32_t>());
+    host_shared = shared.data();
+    Request request;
+    request.arguments.resize(host_number<uint32_t>());
+    for (auto& argument : request.arguments) {
+        argument.resize((size_t)host_number<uint64_t>());
+        host_read(argument.data(), argument.size());
+    }
+    if (!table(wanted, request)) {
+        fprintf(stderr, "there is no kernel %s\n", wanted.c_str());
+        return 2;
+    }
+    for (auto& argument : request.arguments) fwrite(argument.data(), 1, argument.size(), stdout);
+    return 0;
+}
