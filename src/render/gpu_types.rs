@@ -92,7 +92,8 @@ mod tests {
         let rust = offsets!(View; clip_from_camera, eye_camera_m, ground_y_m, target_size_px, frame_origin_px,
             frame_size_px, target_px_per_frame_px, focal_px, image_min, image_max, image_plane_m, opacity, flatness,
             frame_taps, grid_centre_m, fog_m, near_m, edge_shade, edge_opacity, pad_0, pad_1);
-        for (name, _) in SHADERS {
+        // The panels are painted over the picture and know nothing of it.
+        for (name, _) in SHADERS.into_iter().filter(|(name, _)| *name != "panels") {
             let module = parse(name);
             let view = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("View")).unwrap().1;
             let naga::TypeInner::Struct { members, span } = &view.inner else { panic!("View is not a struct") };

@@ -121,7 +121,7 @@ fn what_cannot_be_evaluated_is_said() {
         (vec!["eval", "--synthetic", "--size", "5x5"], 2, "16"),
         (vec!["eval", "--synthetic", "--box", "1,2,3,4"], 2, "--true-boxes"),
         (vec!["eval", "--synthetic", "--whole-frame", "--true-boxes"], 2, "not both"),
-        (vec!["eval", "--synthetic", "--count", "1"], 2, "is missing"),
+        (vec!["eval", "--synthetic", "--count", "1", "--estimator", "skeleton"], 2, "is missing"),
         (vec!["eval", "--synthetic", "--json", "/no such folder/a.json"], 2, "cannot write"),
     ] {
         let output = lixelscope(dir.path(), &args);
