@@ -205,7 +205,7 @@ pub struct Settings {
     /// Which network finds people.
     pub detector: DetectorKind,
     /// The shorter side that the detector resizes frames to, pixels; by default torchvision's 800 on a GPU and 400 on
-    /// the processor for Mask R-CNN, and 192 for the light one. Its time grows with the square.
+    /// the processor for Mask R-CNN, and 240 for the light one. Its time grows with the square.
     pub detector_side: Option<u32>,
     /// What the detector looks for: a label of [`crate::detect::coco`].
     pub detector_label: u32,

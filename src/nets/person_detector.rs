@@ -70,7 +70,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { longest_side: 256, score_threshold: 0.05, nms_iou: 0.6, max_detections: 100 }
+        Self { longest_side: 320, score_threshold: 0.05, nms_iou: 0.6, max_detections: 100 }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::synth::{Kind, Photo, Scene, Studio};
 use crate::truth::{LEAST_SEEN_SHARE, TruePerson, Truth};
 
 /// Width and height of the pictures: those of a frame of 4:3 on the detector's canvas.
-pub const SIZE_PX: [usize; 2] = [256, 192];
+pub const SIZE_PX: [usize; 2] = [320, 256];
 /// Photographs of a block.
 const PHOTOS: usize = 2;
 /// How often a photograph is seen: it costs as much as several of them.
