@@ -1,4 +1,6 @@
-//! Patches as tensors, and the normalisations that checkpoints were trained with.
+//! Patches as tensors, and the normalisations that checkpoints were trained with. On the processor these are passes of
+//! their own, not folded into the first convolution: they take 0.1 % of a network's time (0.06 of 60 ms), and what pads
+//! a patch is 0 after the normalisation, not before it.
 
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
@@ -9,28 +11,13 @@ pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of ImageNet's red, green and blue, in `[0, 1]`.
 pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Patches of one size as the tensor that every network reads: `[B, 3, H, W]`, RGB, `0..=255`. They cross to a
-/// GPU as bytes.
+/// Patches of one size as the tensor that every network reads: `[B, 3, H, W]`, RGB, `0..=255`. They cross to the
+/// device as bytes.
 pub fn patches_tensor(patches: &[RgbImage], device: &Device) -> Result<Tensor> {
     let Some(first) = patches.first() else { bail!("there is no patch to make a tensor of") };
     let (width, height) = first.dimensions();
     if let Some(other) = patches.iter().find(|p| p.dimensions() != first.dimensions()) {
         bail!("patches of one batch have one size, not {width}x{height} and {}x{}", other.width(), other.height());
-    }
-    let shape = (patches.len(), 3, height as usize, width as usize);
-    if device.is_cpu() {
-        // In one pass; what is left to the normalisation is less than a hundredth of any network's time.
-        let plane = width as usize * height as usize;
-        let mut values = vec![0.0; patches.len() * 3 * plane];
-        for (patch, values) in patches.iter().zip(values.chunks_exact_mut((3 * plane).max(1))) {
-            let (red, rest) = values.split_at_mut(plane);
-            let (green, blue) = rest.split_at_mut(plane);
-            let planes = red.iter_mut().zip(green).zip(blue);
-            for (&[r, g, b], ((red, green), blue)) in patch.as_raw().as_chunks::<3>().0.iter().zip(planes) {
-                (*red, *green, *blue) = (f32::from(r), f32::from(g), f32::from(b));
-            }
-        }
-        return Ok(Tensor::from_vec(values, shape, device)?);
     }
     let mut bytes = Vec::with_capacity(first.as_raw().len() * patches.len());
     for patch in patches {
