@@ -76,10 +76,8 @@ impl Linear {
 
     /// The same of rows that are in no tensor; `None` where the weights are not packed for the processor.
     pub fn forward_rows(&self, x: &[f32]) -> Option<Result<Tensor>> {
-        match &self.weights {
-            Weights::Packed(linear) => Some(self.packed(linear, x)),
-            _ => None,
-        }
+        let Weights::Packed(linear) = &self.weights else { return None };
+        Some(self.packed(linear, x))
     }
 
     fn packed(&self, linear: &PackedLinear, x: &[f32]) -> Result<Tensor> {

@@ -117,13 +117,11 @@ impl BoxHead {
             #[cfg(feature = "cudnn")]
             First::Device(_) => None,
         };
-        match fast {
-            Some(x) => self.rest(&x?),
-            None => {
-                let count = regions.len() / (CHANNELS * ROI_SIDE * ROI_SIDE);
-                self.forward(&Tensor::from_slice(regions, (count, CHANNELS, ROI_SIDE, ROI_SIDE), device)?)
-            }
+        if let Some(x) = fast {
+            return self.rest(&x?);
         }
+        let count = regions.len() / (CHANNELS * ROI_SIDE * ROI_SIDE);
+        self.forward(&Tensor::from_slice(regions, (count, CHANNELS, ROI_SIDE, ROI_SIDE), device)?)
     }
 
     /// From the first hidden layer on.
