@@ -18,7 +18,7 @@ use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::result::Stage;
 use crate::settings::{Backend, Settings};
-use crate::synth::SyntheticSource;
+use crate::synth::{Kind, SyntheticSource};
 
 /// Its name among the networks.
 pub(super) const NAME: &str = "default_path";
@@ -62,7 +62,7 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
     infer::load(&settings, infer::Wanted::All, &mut |progress| {
         let infer::Progress::Loaded(part) = progress else { return };
         match part {
-            infer::Part::Detector(_, detector) => stages.detector = Some(detector),
+            infer::Part::Detector(_, _, detector) => stages.detector = Some(detector),
             infer::Part::Root(_, root) => stages.root = Some(root),
             infer::Part::Estimator { estimator, .. } => stages.estimator = Some(estimator),
             infer::Part::Missing(_, why) => missing = missing.take().or(Some(why)),
@@ -126,7 +126,7 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
 /// The first film that shows one person, and its first frame.
 fn film() -> Result<(SyntheticSource, Arc<Frame>)> {
     for seed in 0..FILMS {
-        let mut source = SyntheticSource::open(seed)?;
+        let mut source = SyntheticSource::open(Kind::Scenes, seed)?;
         let frame = next(&mut source)?;
         if frame.truth.as_ref().is_some_and(|truth| truth.people.len() == 1) {
             return Ok((source, frame));
