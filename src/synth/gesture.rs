@@ -277,7 +277,7 @@ mod tests {
             assert!(tip(&relaxed, finger).y < tip(&open, finger).y - 0.02);
             assert!(reach(&fist, finger) < 0.62 * reach(&open, finger), "{}", reach(&fist, finger));
         }
-        assert!(tip(&spread, 1).distance(tip(&spread, 4)) > tip(&open, 1).distance(tip(&open, 4)) + 0.05);
+        assert!(tip(&spread, 1).distance(tip(&spread, 4)) > tip(&open, 1).distance(tip(&open, 4)) + 0.03);
         assert!(reach(&point, 1) > 0.95 * reach(&open, 1) && reach(&point, 2) < 0.62 * reach(&open, 2));
         assert!(tip(&thumb_up, 0).distance(tip(&fist, 0)) > 0.04);
         let pinch = joints(&GESTURES[9]);
