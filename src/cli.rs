@@ -297,7 +297,9 @@ pub struct BenchArgs {
     /// Timed runs of each network and batch.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
-    /// Only networks whose name contains this; repeat it for more.
+    /// Only networks whose name contains this; repeat it for more. `published_start` is timed only where it is named:
+    /// it writes checkpoints of the published sizes, 900 MB, into the system's folder for temporary files, and times
+    /// the start to the first mesh.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
     /// Folder of checkpoints, for the default path [default: `LIXELSCOPE_MODELS`, else the platform's data folder].
@@ -306,9 +308,10 @@ pub struct BenchArgs {
     /// Batch sizes.
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4])]
     pub batch: Vec<usize>,
-    /// Threads of the networks on the CPU; all processors' where it is not said.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
+    /// Threads of the networks on the CPU, and a table of how they scale where there are several numbers; all
+    /// processors' where it is not said.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Vec<u32>,
     /// Also write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -19,7 +19,7 @@ use crate::truth::{TruePerson, Truth};
 /// Views of one block.
 pub const VIEWS: usize = 24;
 /// Views of the same photograph of the same person, each augmented in another way.
-const VIEWS_OF_A_PERSON: usize = 3;
+const VIEWS_OF_A_PERSON: usize = 2;
 /// Photographs of a scene whose people move.
 const PHOTOS_OF_A_SCENE: usize = 3;
 /// Share of views from scenes; the others are from poses.
