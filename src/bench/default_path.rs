@@ -18,7 +18,7 @@ use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::result::Stage;
 use crate::settings::{Backend, Settings};
-use crate::synth::SyntheticSource;
+use crate::synth::{Kind, SyntheticSource};
 
 /// Its name among the networks.
 pub(super) const NAME: &str = "default_path";
@@ -63,7 +63,7 @@ pub(super) fn load(settings: &Settings) -> Result<Stages> {
     infer::load(settings, infer::Wanted::All, &mut |progress| {
         let infer::Progress::Loaded(part) = progress else { return };
         match part {
-            infer::Part::Detector(_, detector) => stages.detector = Some(detector),
+            infer::Part::Detector(_, _, detector) => stages.detector = Some(detector),
             infer::Part::Root(_, root) => stages.root = Some(root),
             infer::Part::Estimator { estimator, body, .. } => {
                 stages.estimator = Some(estimator);
@@ -142,7 +142,7 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
 /// The first film that shows one person, and its first frame.
 fn film() -> Result<(SyntheticSource, Arc<Frame>)> {
     for seed in 0..FILMS {
-        let mut source = SyntheticSource::open(seed)?;
+        let mut source = SyntheticSource::open(Kind::Scenes, seed)?;
         let frame = next(&mut source)?;
         if frame.truth.as_ref().is_some_and(|truth| truth.people.len() == 1) {
             return Ok((source, frame));
