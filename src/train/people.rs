@@ -314,7 +314,9 @@ mod tests {
         // Thigh and shin of an adult; the first bones of the fingers.
         let limbs = [(1, 4), (4, 7), (2, 5), (5, 8)];
         let fingers = [(5, 6), (9, 10), (13, 14), (17, 18)];
-        for (family, bones, lengths_m) in [(Family::Smpl, limbs, 0.25..0.65), (Family::Mano, fingers, 0.02..0.07)] {
+        for (family, bones, lengths_m, most_px) in
+            [(Family::Smpl, limbs, 0.25..0.65, 1.5), (Family::Mano, fingers, 0.02..0.07, 3.0)]
+        {
             let viewer = Viewer::new(family, 128)?;
             let block = viewer.block(3)?;
             assert_eq!(block.len(), VIEWS);
@@ -323,8 +325,9 @@ mod tests {
                 // The mesh's own joints are the joints, mirrored or not.
                 let regressed = viewer.topology().joints(&view.vertices).unwrap();
                 let off = regressed.iter().zip(&view.joints).map(|(a, b)| (*a - *b).length()).fold(0.0, f32::max);
-                // Perspective is not linear: less than a pixel within a body.
-                assert!(off < 1.5, "{off} px");
+                // Perspective is not linear: less than a pixel within a body. The skin of a bent finger is drawn in at its
+                // joint, by some millimetres; here they are pixels.
+                assert!(off < most_px, "{family:?}: {off} px");
                 // The visible part is in the middle of the patch: some joints must be in it.
                 let inside = |p: &&Vec3| p.x > 0.0 && p.y > 0.0 && p.x < 128.0 && p.y < 128.0;
                 assert!(view.joints.iter().filter(inside).count() > 5);
