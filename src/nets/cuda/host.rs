@@ -1,44 +1,44 @@
 //! The kernels on the processor, for tests: the same text, compiled by the system's C++ compiler behind `host.h`, and
 //! the same launches. Every launch is a process of its own, so a kernel that goes astray ends that one.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Result as CandleResult;
 use half::{bf16, f16};
 
 use super::kernels::{Arg, Grid, Launch, Ptr};
-use super::source::{Kind, program, signatures};
+use super::source::{Kind, Program};
 use crate::nets::Precision;
 
 /// A processor that runs kernels, and its memory.
 pub struct Host {
-    precision: Precision,
-    program: PathBuf,
-    buffers: RefCell<BTreeMap<u64, Vec<u8>>>,
+    program: Program,
+    binary: PathBuf,
+    buffers: Mutex<BTreeMap<u64, Vec<u8>>>,
 }
 
 /// The compiled programs of this run of the tests.
-static PROGRAMS: Mutex<Vec<(Precision, PathBuf, tempfile::TempDir)>> = Mutex::new(Vec::new());
+static PROGRAMS: Mutex<Vec<(Program, PathBuf, tempfile::TempDir)>> = Mutex::new(Vec::new());
 
-fn compiled(precision: Precision) -> Result<PathBuf> {
+fn compiled(program: Program) -> Result<PathBuf> {
     let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, path, _)) = programs.iter().find(|(p, ..)| *p == precision) {
+    if let Some((_, path, _)) = programs.iter().find(|(p, ..)| *p == program) {
         return Ok(path.clone());
     }
     let folder = tempfile::tempdir()?;
-    let table: Vec<String> = signatures().iter().map(|s| format!("    HOST_KERNEL({})", s.name)).collect();
+    let table: Vec<String> =
+        program.signatures().iter().map(|s| format!("    HOST_KERNEL({})", s.name)).collect();
     let table = table.join("\n");
     let text = format!(
         "{}\n{}\nstatic bool table(const std::string& wanted, Request& request) {{\n    bool ran = false;\n{table}\n    \
          return ran;\n}}\nint main() {{ return host_main(table); }}\n",
         include_str!("host.h"),
-        program(precision)
+        program.text()
     );
     let (source, binary) = (folder.path().join("kernels.cpp"), folder.path().join("kernels"));
     std::fs::write(&source, text)?;
@@ -50,22 +50,36 @@ fn compiled(precision: Precision) -> Result<PathBuf> {
         .output()
         .with_context(|| format!("running {compiler}, which this test compiles the kernels with"))?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    programs.push((precision, binary.clone(), folder));
+    programs.push((program, binary.clone(), folder));
     Ok(binary)
 }
 
 impl Host {
-    /// Compiles the kernels for a type, once for all tests.
+    /// Compiles the networks' kernels for a type, once for all tests.
     pub fn new(precision: Precision) -> Result<Self> {
-        Ok(Self { precision, program: compiled(precision)?, buffers: RefCell::default() })
+        Self::running(Program::networks(precision))
+    }
+
+    /// Compiles a program, once for all tests.
+    pub fn running(program: Program) -> Result<Self> {
+        Ok(Self { program, binary: compiled(program)?, buffers: Mutex::default() })
+    }
+
+    fn buffers(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<u8>>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, bytes: Vec<u8>) -> Ptr {
-        let mut buffers = self.buffers.borrow_mut();
+        let mut buffers = self.buffers();
         // Far apart, so that no kernel's mistake can look like another buffer.
-        let at = (buffers.len() as u64 + 1) << 40;
+        let at = buffers.last_key_value().map_or(0, |(at, _)| *at) + (1 << 40);
         buffers.insert(at, bytes);
         Ptr(at)
+    }
+
+    /// Takes memory back.
+    pub fn free(&self, at: Ptr) {
+        self.buffers().remove(&at.0);
     }
 
     /// Memory with these numbers.
@@ -75,7 +89,7 @@ impl Host {
 
     /// Memory with these numbers in the type of activations.
     pub fn upload_elements(&self, values: &[f32]) -> Ptr {
-        match self.precision {
+        match self.program.precision {
             Precision::F32 | Precision::Tf32 => self.upload(values),
             Precision::F16 => self.upload(&values.iter().map(|&x| f16::from_f32(x).to_bits()).collect::<Vec<_>>()),
             Precision::Bf16 => self.upload(&values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect::<Vec<_>>()),
@@ -89,17 +103,32 @@ impl Host {
 
     /// Memory for so many activations.
     pub fn empty_elements(&self, count: usize) -> Ptr {
-        self.empty(count * self.precision.bytes())
+        self.empty(count * self.program.precision.bytes())
     }
 
     /// What a buffer holds.
     pub fn read<T: bytemuck::Pod>(&self, at: Ptr) -> Vec<T> {
-        bytemuck::pod_collect_to_vec(&self.buffers.borrow()[&at.0][..])
+        bytemuck::pod_collect_to_vec(&self.buffers()[&at.0][..])
+    }
+
+    /// So many numbers from an address on.
+    pub fn read_part<T: bytemuck::Pod>(&self, at: Ptr, count: usize) -> Vec<T> {
+        let buffers = self.buffers();
+        let (start, buffer) = buffers.range(..=at.0).next_back().expect("an address of a buffer");
+        bytemuck::pod_collect_to_vec(&buffer[(at.0 - start) as usize..][..count * size_of::<T>()])
+    }
+
+    /// Writes numbers from an address on.
+    pub fn write_part<T: bytemuck::NoUninit>(&self, at: Ptr, values: &[T]) {
+        let bytes = bytemuck::cast_slice(values);
+        let mut buffers = self.buffers();
+        let (start, buffer) = buffers.range_mut(..=at.0).next_back().expect("an address of a buffer");
+        buffer[(at.0 - start) as usize..][..bytes.len()].copy_from_slice(bytes);
     }
 
     /// The same of activations.
     pub fn read_elements(&self, at: Ptr) -> Vec<f32> {
-        match self.precision {
+        match self.program.precision {
             Precision::F32 | Precision::Tf32 => self.read(at),
             Precision::F16 => self.read::<u16>(at).into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect(),
             Precision::Bf16 => self.read::<u16>(at).into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
@@ -107,8 +136,8 @@ impl Host {
     }
 
     fn run(&self, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
-        check(kernel, grid, args)?;
-        let mut buffers = self.buffers.borrow_mut();
+        check(self.program, kernel, grid, args)?;
+        let mut buffers = self.buffers();
         let mut request = Vec::new();
         let mut number = |bytes: &[u8]| request.extend_from_slice(bytes);
         number(&(kernel.len() as u32).to_ne_bytes());
@@ -138,7 +167,7 @@ impl Host {
             sent.push(bytes);
         }
         let mut child =
-            Command::new(&self.program).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            Command::new(&self.binary).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut stdin = child.stdin.take().context("its input")?;
         let writer =
             std::thread::Builder::new().name("kernel input".into()).spawn(move || stdin.write_all(&request))?;
@@ -166,8 +195,8 @@ impl Host {
 }
 
 /// Holds a launch against the kernel's signature.
-fn check(kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
-    let all = signatures();
+fn check(program: Program, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
+    let all = program.signatures();
     let signature = all.iter().find(|s| s.name == kernel).with_context(|| format!("no kernel {kernel}"))?;
     ensure!(grid.threads <= signature.threads, "{kernel} is for blocks of {} threads", signature.threads);
     let kinds: Vec<Kind> = args.iter().map(Arg::kind).collect();
@@ -179,7 +208,7 @@ fn check(kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
 
 impl Launch for Host {
     fn precision(&self) -> Precision {
-        self.precision
+        self.program.precision
     }
 
     fn launch(&self, kernel: &'static str, grid: Grid, args: &[Arg]) -> CandleResult<()> {
