@@ -21,16 +21,16 @@ impl Constant {
         Self(tensor, OnceLock::new())
     }
 
-    /// On a device; a training has one.
-    pub fn on(&self, device: &Device) -> CandleResult<&Tensor> {
-        if self.0.device().same_device(device) {
-            return Ok(&self.0);
-        }
-        if let Some(there) = self.1.get() {
-            return Ok(there);
+    /// On a device. The first GPU's copy is kept: a training has one.
+    pub fn on(&self, device: &Device) -> CandleResult<Tensor> {
+        if let Some(there) =
+            [Some(&self.0), self.1.get()].into_iter().flatten().find(|t| t.device().same_device(device))
+        {
+            return Ok(there.clone());
         }
         let there = self.0.to_device(device)?;
-        Ok(self.1.get_or_init(|| there))
+        let _ = self.1.set(there.clone()); // There may be another GPU's.
+        Ok(there)
     }
 }
 

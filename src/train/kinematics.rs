@@ -49,7 +49,7 @@ impl Kinematics {
     pub fn joints(&self, rotations: &Tensor, shape: &Tensor) -> CandleResult<Tensor> {
         let people = shape.dim(0)?;
         let device = shape.device();
-        let rest = shape.matmul(self.shapes.on(device)?)?.broadcast_add(self.rest.on(device)?)?;
+        let rest = shape.matmul(&self.shapes.on(device)?)?.broadcast_add(&self.rest.on(device)?)?;
         let rest = rest.reshape((people, self.parents.len(), 3))?;
         let at_rest = |joint: usize| rest.narrow(1, joint, 1)?.squeeze(1); // [B, 3]
         let rotation = |joint: usize| rotations.narrow(1, joint, 1)?.squeeze(1)?.contiguous(); // [B, 3, 3]

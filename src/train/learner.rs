@@ -79,7 +79,11 @@ impl fmt::Display for Place {
 
 /// A network that learns.
 pub(super) enum Learner {
-    Threads { workers: Workers, losses: Named, is_sound: bool },
+    Threads {
+        workers: Workers,
+        losses: Named,
+        is_sound: bool,
+    },
     #[cfg(any(feature = "cudnn", test))]
     Gpu(GpuLearner),
 }

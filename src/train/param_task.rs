@@ -166,11 +166,7 @@ impl Task for ParamTask {
         let joints = (self.kinematics.joints(&out.rotations, &out.shape)? - wanted)?.abs()?.mean_all()?;
         let rotations = (out.rotations - rotations)?.abs()?.mean_all()?;
         let shape = (out.shape - shape)?.abs()?.mean_all()?;
-        let parts = vec![
-            ("rotation", rotations.clone()),
-            ("shape", shape.clone()),
-            ("joint_metres", joints.clone()),
-        ];
+        let parts = vec![("rotation", rotations.clone()), ("shape", shape.clone()), ("joint_metres", joints.clone())];
         Ok(Loss { total: ((rotations + (shape * SHAPE_WEIGHT)?)? + (joints * JOINT_WEIGHT)?)?, parts })
     }
 

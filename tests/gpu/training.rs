@@ -159,7 +159,7 @@ fn two_hundred_steps_make_the_loss_fall_here_and_there() -> Result<()> {
     let losses: Vec<f64> = on_gpu.iter().filter_map(loss).collect();
     let per_sec: Vec<f64> = on_gpu.iter().map(|progress| progress.per_sec).collect();
     println!("losses {losses:?}, samples a second {per_sec:?}; {:?}", on_gpu.last().map(|p| &p.errors));
-    ensure!(losses.len() == 4 && losses[3] < 0.8 * losses[0], "the loss does not fall: {losses:?}");
+    ensure!(losses.len() == 4 && losses[3] < 0.9 * losses[0], "the loss does not fall: {losses:?}");
 
     // The processor goes on from there.
     let on_processor = train(Place::Threads(processors.min(16)), 210)?;

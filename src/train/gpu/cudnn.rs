@@ -88,8 +88,7 @@ impl Description {
             // For f32 that is TF32 where the GPU has it.
             _ => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
         };
-        let (float, planes) =
-            (sys::cudnnDataType_t::CUDNN_DATA_FLOAT, sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW);
+        let (float, planes) = (sys::cudnnDataType_t::CUDNN_DATA_FLOAT, sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW);
         let [rows, columns] = d.output_sides();
         let int = |n: usize| n as i32;
         let (p, s) = (int(d.padding), int(d.stride));

@@ -100,7 +100,9 @@ impl Machine for HostMachine {
         let mut sums = vec![0.0; len];
         for (image, o, i) in triples([d.batch, d.output, d.input]) {
             for (y, ky, _) in triples([rows, d.kernel, 1]) {
-                let Some(in_y) = (y * d.stride + ky).checked_sub(d.padding).filter(|&at| at < d.height) else { continue };
+                let Some(in_y) = (y * d.stride + ky).checked_sub(d.padding).filter(|&at| at < d.height) else {
+                    continue;
+                };
                 for (x, kx, _) in triples([columns, d.kernel, 1]) {
                     let in_x = (x * d.stride + kx).checked_sub(d.padding).filter(|&at| at < d.width);
                     let Some(in_x) = in_x else { continue };

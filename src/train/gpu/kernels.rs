@@ -3,9 +3,9 @@
 
 use candle_core::Result;
 
+use crate::nets::Precision;
 use crate::nets::cuda::kernels::{Arg, Grid, Launch, Ptr};
 use crate::nets::cuda::source::{PRELUDE, Program};
-use crate::nets::Precision;
 use crate::nets::layers::BN_EPS;
 use crate::train::ops::MOMENTUM;
 use crate::train::optimizer::{BETA_1, BETA_2, EPSILON};
@@ -292,12 +292,7 @@ pub fn soft_argmax(on: &dyn Launch, logits: Ptr, coords: Ptr, lines: Lines) -> R
 }
 
 /// The gradient of the logits.
-pub fn soft_argmax_gradient(
-    on: &dyn Launch,
-    [logits, coords, grad]: [Ptr; 3],
-    dx: Ptr,
-    lines: Lines,
-) -> Result<()> {
+pub fn soft_argmax_gradient(on: &dyn Launch, [logits, coords, grad]: [Ptr; 3], dx: Ptr, lines: Lines) -> Result<()> {
     lines.launch(on, "soft_argmax_gradient", &[logits, coords, grad, dx])
 }
 
@@ -307,12 +302,7 @@ pub fn line_entropy(on: &dyn Launch, [logits, targets]: [Ptr; 2], losses: Ptr, l
 }
 
 /// The gradient of the logits.
-pub fn line_entropy_gradient(
-    on: &dyn Launch,
-    [logits, targets, grad]: [Ptr; 3],
-    dx: Ptr,
-    lines: Lines,
-) -> Result<()> {
+pub fn line_entropy_gradient(on: &dyn Launch, [logits, targets, grad]: [Ptr; 3], dx: Ptr, lines: Lines) -> Result<()> {
     lines.launch(on, "line_entropy_gradient", &[logits, targets, grad, dx])
 }
 

@@ -126,7 +126,9 @@ impl PlanarNorm {
     pub fn apply(op: NormOp, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let norm = Traced(Self { op, known: OnceLock::new() });
         match residual {
-            Some(residual) if residual.dims() != x.dims() => bail!("a residual of another shape, {:?}", residual.dims()),
+            Some(residual) if residual.dims() != x.dims() => {
+                bail!("a residual of another shape, {:?}", residual.dims())
+            }
             Some(residual) => norm.apply2(x, residual),
             None => norm.apply(x),
         }

@@ -56,6 +56,7 @@ pub struct Memory {
     pub at: Ptr,
     /// Numbers.
     pub len: usize,
+    #[allow(dead_code)] // In tests it is only dropped.
     pub(super) held: Held,
 }
 
@@ -64,6 +65,7 @@ pub(super) enum Held {
     #[cfg(feature = "cudnn")]
     Cuda(candle_core::cuda_backend::cudarc::driver::CudaSlice<f32>),
     #[cfg(test)]
+    #[allow(dead_code)]
     Host(super::host::HostMemory),
 }
 

@@ -36,10 +36,10 @@ mod twins;
 #[cfg(feature = "cudnn")]
 pub use cuda::Cuda;
 pub use heatmaps::{axis_means, heatmap_cross_entropy, soft_argmax, volume_soft_argmax};
-pub use layers::{PlanarConv, PlanarNorm, max_pool, running_norm};
-pub use learner::GpuLearner;
 #[cfg(test)]
 pub use host::machine as host_machine;
+pub use layers::{PlanarConv, PlanarNorm, max_pool, running_norm};
+pub use learner::GpuLearner;
 pub use machine::Machine;
 pub use operation::Traced;
 pub use resident::Resident;

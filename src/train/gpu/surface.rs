@@ -63,12 +63,7 @@ struct SurfaceSums {
 }
 
 impl SurfaceSums {
-    fn with_meshes<T>(
-        &self,
-        on: &dyn Machine,
-        output: Operand,
-        work: impl FnOnce(&Meshes) -> Result<T>,
-    ) -> Result<T> {
+    fn with_meshes<T>(&self, on: &dyn Machine, output: Operand, work: impl FnOnce(&Meshes) -> Result<T>) -> Result<T> {
         with_lent(on, &[&self.target, &self.valid], |at| {
             let (people, vertices) = (output.dims[0], output.dims[1]);
             let [target, valid] = [at[0], at[1]];

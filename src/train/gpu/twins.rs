@@ -133,9 +133,8 @@ fn convolutions() -> Result<()> {
     let start = Start::Normal(0.3);
     let linear = |b: &mut ParamsBuilder| Conv::biased(16, 19, 2, [start, start], b);
     assert_twins("linear", linear, &x, run, 1e-4)?;
-    let run = |stack: &DeconvStack, pass: &Pass, x: &[Tensor]| {
-        to_planar(&stack.forward(pass, &blocks(pass, &x[0])?)?, 16)
-    };
+    let run =
+        |stack: &DeconvStack, pass: &Pass, x: &[Tensor]| to_planar(&stack.forward(pass, &blocks(pass, &x[0])?)?, 16);
     assert_twins("transposed", |b| DeconvStack::of(2, 16, 16, b), &[random(3, &[2, 16, 3, 4], 1.0)], run, 1e-3)
 }
 
@@ -146,7 +145,10 @@ fn norms() -> Result<()> {
         let build = |b: &mut ParamsBuilder| {
             let start = Start::Normal(0.5);
             // A first layer, so that the norm's input is not normal already.
-            (Conv::biased(channels, channels, 2, [start, start], &mut b.pp("conv")), Norm::new(channels, &mut b.pp("norm")))
+            (
+                Conv::biased(channels, channels, 2, [start, start], &mut b.pp("conv")),
+                Norm::new(channels, &mut b.pp("norm")),
+            )
         };
         let inputs: Vec<_> = (0..=round as u64 % 2).map(|seed| random(seed, &dims, 3.0)).collect();
         let then = if round < 2 { Activation::Relu } else { Activation::None };
@@ -225,11 +227,9 @@ fn the_optimisers_step() -> Result<()> {
         let mut fetched = Adam::new(&params);
         there_adam.fetch(there, &mut fetched)?;
         // The sum of the squares is added up in another order.
-        for (found, expected) in [
-            (&there.values()?, &*params.values()),
-            (&fetched.mean, &adam.mean),
-            (&fetched.square, &adam.square),
-        ] {
+        for (found, expected) in
+            [(&there.values()?, &*params.values()), (&fetched.mean, &adam.mean), (&fetched.square, &adam.square)]
+        {
             assert_floats_near(found, expected, 1e-6, "a step");
         }
         assert!(there.gradients()?.iter().all(|g| *g == 0.0), "the next step begins without gradients");
