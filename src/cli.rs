@@ -107,7 +107,14 @@ pub struct TrainArgs {
     /// Samples of a step.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=4096))]
     pub batch: u32,
-    /// Threads that learn [default: all processors].
+    /// Where the network learns: the processor, or an NVIDIA GPU in builds with cuDNN. A training may go on elsewhere than
+    /// it began.
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
+    /// Numbers that an NVIDIA GPU computes with: f32 or tf32.
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
+    /// Threads that learn, on the processor [default: all processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: Option<u32>,
     /// Threads that make samples, as far as they are needed.

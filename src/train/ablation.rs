@@ -14,7 +14,7 @@ use super::command::bar_style;
 use super::curves::Curves;
 use super::i2l::Design;
 use super::mesh_task::{MeshTask, Stage};
-use super::session::{self, Files, Options};
+use super::session::{self, Files, Options, Place};
 use crate::body::Family;
 use crate::cli::AblateArgs;
 use crate::nets::NetSizes;
@@ -90,7 +90,7 @@ pub fn run(args: &AblateArgs) -> Result<()> {
             out: args.out.join(name),
             samples: args.samples,
             batch: BATCH,
-            threads,
+            place: Place::Threads(threads),
             makers: threads,
             learning_rate: RATE,
             seed: args.seed,

@@ -1,9 +1,10 @@
 //! Batches of views as tensors, and what is wrong with the joints that a network found in them.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 use glam::{DVec3, Vec3};
 
 use super::people::View;
@@ -12,16 +13,39 @@ use crate::eval::metrics;
 use crate::nets::input::patches_tensor;
 use crate::synth::Kind;
 
+/// A tensor that never changes, on the processor and, once it was wanted there, on a GPU.
+pub struct Constant(Tensor, OnceLock<Tensor>);
+
+impl Constant {
+    /// From the processor's.
+    pub fn new(tensor: Tensor) -> Self {
+        Self(tensor, OnceLock::new())
+    }
+
+    /// On a device. The first GPU's copy is kept: a training has one.
+    pub fn on(&self, device: &Device) -> CandleResult<Tensor> {
+        if let Some(there) =
+            [Some(&self.0), self.1.get()].into_iter().flatten().find(|t| t.device().same_device(device))
+        {
+            return Ok(there.clone());
+        }
+        let there = self.0.to_device(device)?;
+        let _ = self.1.set(there.clone()); // There may be another GPU's.
+        Ok(there)
+    }
+}
+
 /// What the networks read, `[B, 3, H, W]`, RGB in `0..=255`.
-pub fn patches(batch: &[&View]) -> Result<Tensor> {
+pub fn patches(batch: &[&View], device: &Device) -> Result<Tensor> {
     let patches: Vec<_> = batch.iter().map(|view| view.patch.clone()).collect();
-    patches_tensor(&patches, &Device::Cpu)
+    patches_tensor(&patches, device)
 }
 
 /// Where points are in lixels of so many bins, `[B, N, 3]`, and whether they are in the volume of the heatmaps,
 /// `[B, N, 1]`: 1 or 0.
 pub fn targets<'a>(
     batch: &[&'a View],
+    device: &Device,
     bins: usize,
     points: impl Fn(&'a View) -> Cow<'a, [Vec3]>,
 ) -> Result<[Tensor; 2]> {
@@ -34,8 +58,8 @@ pub fn targets<'a>(
         }
     }
     let (people, count) = (batch.len(), valid.len() / batch.len());
-    let targets = Tensor::from_vec(targets, (people, count, 3), &Device::Cpu)?;
-    Ok([targets, Tensor::from_vec(valid, (people, count, 1), &Device::Cpu)?])
+    let targets = Tensor::from_vec(targets, (people, count, 3), device)?;
+    Ok([targets, Tensor::from_vec(valid, (people, count, 1), device)?])
 }
 
 /// Metres to the millimetres of the papers' metrics.

@@ -12,7 +12,7 @@ use super::person_detector::task::DetectorTask;
 use super::pose_task::PoseTask;
 use super::resize::read_resized;
 use super::root_task::{self, RootTask};
-use super::session::{self, Options, Progress};
+use super::session::{self, Options, Place, Progress};
 use super::task::Task;
 use crate::body::Family;
 use crate::cli::{BadInput, TrainArgs, Trainee};
@@ -79,13 +79,13 @@ fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
         out: args.out.clone(),
         samples: args.samples,
         batch: args.batch as usize,
-        threads,
+        place: Place::new(args.backend, args.precision, threads)?,
         makers: args.makers as usize,
         learning_rate: args.rate,
         seed: args.seed,
         checkpoint_every: Duration::from_secs(args.checkpoint_every),
     };
-    log::info!("{} parameters, {threads} threads", params.values().len());
+    log::info!("{} parameters, {}", params.values().len(), options.place);
     let bar = ProgressBar::new(options.samples).with_style(bar_style());
     session::run(task, params, &options, &mut |progress| {
         bar.set_position(progress.samples);

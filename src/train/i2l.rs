@@ -5,12 +5,11 @@ use anyhow::Result;
 use candle_core::{Result as CandleResult, Tensor, bail};
 
 use super::layers::{Conv, DeconvStack, Norm, Pass};
-use super::ops::{axis_means, soft_argmax, to_blocked};
+use super::ops::{axis_means, soft_argmax};
 use super::params::{ParamId, Params, ParamsBuilder, Start};
 use super::resnet::{Stages, Stem};
 use crate::nets::NetSizes;
 use crate::nets::input::to_unit_range;
-use crate::nets::kernels::LANES;
 use crate::nets::layers::{Activation, ConvShape};
 use crate::nets::pose2feat::{convolved_gaussians, gaussian_weights};
 
@@ -57,9 +56,9 @@ impl LixelOutput {
     pub fn logits(&self) -> CandleResult<[Tensor; 3]> {
         let points = self.coords.dim(1)?;
         let planar = |logits: &Tensor| {
-            let (b, blocks, _, bins, _) = logits.dims5()?;
+            let (b, blocks, _, bins, lanes) = logits.dims5()?;
             let logits = logits.squeeze(2)?.transpose(2, 3)?.contiguous()?;
-            logits.reshape((b, blocks * LANES, bins))?.narrow(1, 0, points)
+            logits.reshape((b, blocks * lanes, bins))?.narrow(1, 0, points)
         };
         let Some([x, y, z]) = &self.logits else { bail!("coordinates without heatmaps") };
         Ok([planar(x)?, planar(y)?, planar(z)?])
@@ -111,7 +110,7 @@ impl LixelHead {
         let pooled = feature.mean_keepdim((2, 3))?; // [B, C / 16, 1, 1, 16]
         let line = self.z_1.0.forward(pass, &pooled)?; // [B, 256 D / 16, 1, 1, 16]
         let line = self.z_1.1.forward(pass, &line, None, Activation::Relu)?;
-        let line = to_blocked(&line.reshape((line.dim(0)?, self.channels, 1, self.bins))?)?;
+        let line = pass.blocks(&line.reshape((line.dim(0)?, self.channels, 1, self.bins))?)?;
         let z = self.z_2.forward(pass, &line)?;
         let coords = [soft_argmax(&x)?, soft_argmax(&y)?, soft_argmax(&z)?];
         let coords = Tensor::stack(&coords, 2)?.narrow(1, 0, self.points)?; // [B, N, 3]
@@ -169,7 +168,7 @@ impl Pose2Feat {
         }
         let weights = gaussian_weights(&pass.var(self.conv.weight)?, self.joints, self.bins)?;
         let gaussians = convolved_gaussians(&weights, &coords.detach())?;
-        let both = (self.conv.forward(pass, early)? + to_blocked(&gaussians)?)?;
+        let both = (self.conv.forward(pass, early)? + pass.blocks(&gaussians)?)?;
         self.norm.forward(pass, &both, None, Activation::Relu)
     }
 }

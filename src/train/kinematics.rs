@@ -5,6 +5,7 @@ use anyhow::Result;
 use candle_core::{D, Device, Result as CandleResult, Tensor};
 use glam::Vec3;
 
+use super::batch::Constant;
 use crate::body::BodyModel;
 
 /// Added to squared lengths before roots.
@@ -13,9 +14,9 @@ const TINY: f64 = 1e-12;
 /// A skeleton of J joints, of which the first R turn; those after them are fixed to their parents, as the face's are.
 pub struct Kinematics {
     /// Joints of the mean shape at rest, `[1, 3 J]`, metres.
-    rest: Tensor,
+    rest: Constant,
     /// What each shape component adds, `[C, 3 J]`.
-    shapes: Tensor,
+    shapes: Constant,
     /// A parent comes before its children; the first joint has none.
     parents: Vec<Option<usize>>,
     rotations: usize,
@@ -37,8 +38,8 @@ impl Kinematics {
         let numbers = rest.len() * 3;
         let rest: Vec<f32> = rest.iter().flat_map(Vec3::to_array).collect();
         Ok(Self {
-            rest: Tensor::from_vec(rest, (1, numbers), &Device::Cpu)?,
-            shapes: Tensor::from_vec(shapes, (components, numbers), &Device::Cpu)?,
+            rest: Constant::new(Tensor::from_vec(rest, (1, numbers), &Device::Cpu)?),
+            shapes: Constant::new(Tensor::from_vec(shapes, (components, numbers), &Device::Cpu)?),
             parents: body.topology().skeleton.parents.clone(),
             rotations: body.pose_joint_count(),
         })
@@ -47,7 +48,9 @@ impl Kinematics {
     /// `rotations [B, R, 3, 3]`, the first into camera axes, and `shape [B, C]` to `[B, J, 3]`: metres from the root.
     pub fn joints(&self, rotations: &Tensor, shape: &Tensor) -> CandleResult<Tensor> {
         let people = shape.dim(0)?;
-        let rest = shape.matmul(&self.shapes)?.broadcast_add(&self.rest)?.reshape((people, self.parents.len(), 3))?;
+        let device = shape.device();
+        let rest = shape.matmul(&self.shapes.on(device)?)?.broadcast_add(&self.rest.on(device)?)?;
+        let rest = rest.reshape((people, self.parents.len(), 3))?;
         let at_rest = |joint: usize| rest.narrow(1, joint, 1)?.squeeze(1); // [B, 3]
         let rotation = |joint: usize| rotations.narrow(1, joint, 1)?.squeeze(1)?.contiguous(); // [B, 3, 3]
         let mut joints: Vec<(Tensor, Tensor)> = Vec::with_capacity(self.parents.len());

@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor, Var};
 
-use super::ops::{ConvOp, Direction, NormOp, batch_norm, running_norm};
+#[cfg(any(feature = "cudnn", test))]
+use super::gpu;
+use super::ops::{ConvOp, Direction, NormOp, batch_norm, running_norm, to_blocks_of};
 use super::params::{ParamId, Params, ParamsBuilder, Start};
+use crate::nets::kernels::LANES;
 use crate::nets::layers::{Activation, ConvShape};
 
 /// One way through a network.
@@ -30,6 +33,21 @@ impl Pass {
         } else {
             Ok(image.clone())
         }
+    }
+
+    /// Where tensors are that meet the parameters.
+    pub fn device(&self) -> Device {
+        self.params.device()
+    }
+
+    /// Channels of a block of activations, see [`ops`](super::ops).
+    pub fn lanes(&self) -> usize {
+        if self.params.are_resident() { 1 } else { LANES }
+    }
+
+    /// `[B, C, H, W]` as activations, with gradients; C is whole blocks.
+    pub fn blocks(&self, x: &Tensor) -> Result<Tensor> {
+        to_blocks_of(x, self.lanes())
     }
 
     /// A parameter for candle's own operations.
@@ -98,17 +116,13 @@ impl Conv {
     /// Blocked in, blocked out; an image is read as it is.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor> {
         let ConvShape { input, output, stride, padding, .. } = self.shape;
-        let (params, weight, bias) = (pass.params.clone(), self.weight, self.bias);
-        x.contiguous()?.apply_op1(ConvOp {
-            params,
-            weight,
-            bias,
-            input,
-            output,
-            stride,
-            padding,
-            direction: self.direction,
-        })
+        let (params, weight, bias, direction) = (pass.params.clone(), self.weight, self.bias, self.direction);
+        let op = ConvOp { params, weight, bias, input, output, stride, padding, direction };
+        #[cfg(any(feature = "cudnn", test))]
+        if pass.params.are_resident() {
+            return gpu::Traced(gpu::PlanarConv(op)).apply(x);
+        }
+        x.contiguous()?.apply_op1(op)
     }
 }
 
@@ -131,6 +145,11 @@ impl Norm {
         let [weight, bias, running_mean, running_var] = self.ids;
         let (params, channels, relu) = (pass.params.clone(), self.channels, then == Activation::Relu);
         let op = NormOp { params, channels, weight, bias, running_mean, running_var, relu };
+        #[cfg(any(feature = "cudnn", test))]
+        if pass.params.are_resident() {
+            let train = gpu::PlanarNorm::apply;
+            return if pass.is_training { train(op, x, residual) } else { gpu::running_norm(&op, x, residual) };
+        }
         if pass.is_training { batch_norm(op, x, residual) } else { running_norm(&op, x, residual) }
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{Device, Tensor};
 use glam::Vec3;
 
-use super::batch::{JointErrors, mm, patches, targets};
+use super::batch::{Constant, JointErrors, mm, patches, targets};
 use super::i2l::{Design, I2l, LixelOutput};
 use super::layers::Pass;
 use super::losses::{Faces, coordinate_loss, surface_losses};
@@ -45,7 +45,7 @@ pub struct MeshTask {
     /// Where the surface's losses (eq. 10 and 11) are wanted; they refine a mesh that is there.
     surface: Option<Faces>,
     /// `[J, V]`
-    regressor: Tensor,
+    regressor: Constant,
 }
 
 impl MeshTask {
@@ -76,7 +76,7 @@ impl MeshTask {
         let (joints, vertices) = (topology.skeleton.names.len(), topology.vertex_count);
         let (params, network) = Params::build(seed, |b| I2l::designed(&sizes, design, joints, vertices, b));
         let surface = surface.then(|| Faces::new(&topology.faces, vertices)).transpose()?;
-        let regressor = regressor_matrix(&topology.joint_regressor, vertices, &Device::Cpu)?;
+        let regressor = Constant::new(regressor_matrix(&topology.joint_regressor, vertices, &Device::Cpu)?);
         let bins = design.bins(&sizes);
         Ok((Self { stage, sizes, bins, resnet, viewer, network, surface, regressor }, params))
     }
@@ -95,19 +95,15 @@ impl MeshTask {
 
     /// Coordinates of all axes and heatmaps of each.
     fn point_losses(output: &LixelOutput, [target, valid]: &[Tensor; 2]) -> Result<[Tensor; 2]> {
-        let is_3d = Tensor::ones(target.dim(0)?, candle_core::DType::F32, &Device::Cpu)?;
+        let is_3d = Tensor::ones(target.dim(0)?, candle_core::DType::F32, target.device())?;
         let coords = coordinate_loss(&output.coords, target, valid, &is_3d)?;
-        let mut heatmaps = Tensor::new(0.0_f32, &Device::Cpu)?;
+        let mut heatmaps = Tensor::new(0.0_f32, target.device())?;
         for (axis, logits) in output.blocked_logits().into_iter().flatten().enumerate() {
             let target = target.narrow(2, axis, 1)?.squeeze(2)?;
             heatmaps = (heatmaps + heatmap_cross_entropy(logits, &target)?)?;
         }
         Ok([coords, (heatmaps / 3.0)?])
     }
-}
-
-fn number(tensor: &Tensor) -> Result<f32> {
-    Ok(tensor.to_scalar()?)
 }
 
 impl Task for MeshTask {
@@ -118,13 +114,14 @@ impl Task for MeshTask {
     }
 
     fn loss(&self, pass: &Pass, batch: &[&View]) -> Result<Loss> {
-        let joints = targets(batch, self.bins, |view| (&view.joints).into())?;
+        let device = &pass.device();
+        let joints = targets(batch, device, self.bins, |view| (&view.joints).into())?;
         let pose_pass = Pass { is_training: self.stage != Stage::Mesh, ..pass.clone() };
-        let (early, found_joints) = self.network.forward_pose(&pose_pass, &patches(batch)?)?;
-        let (mut total, mut parts) = (Tensor::new(0.0_f32, &Device::Cpu)?, Vec::new());
+        let (early, found_joints) = self.network.forward_pose(&pose_pass, &patches(batch, device)?)?;
+        let (mut total, mut parts) = (Tensor::new(0.0_f32, device)?, Vec::new());
         if self.stage != Stage::Mesh {
             let [coords, heatmaps] = Self::point_losses(&found_joints, &joints)?;
-            parts.extend([("pose_lixel", number(&coords)?), ("pose_heatmap", number(&heatmaps)?)]);
+            parts.extend([("pose_lixel", coords.clone()), ("pose_heatmap", heatmaps.clone())]);
             total = (coords + (heatmaps * HEATMAP_WEIGHT)?)?;
         }
         if self.stage == Stage::Pose {
@@ -133,31 +130,31 @@ impl Task for MeshTask {
         // Gradients begin at a variable.
         let early = if self.stage == Stage::Mesh { pass.image(&early)? } else { early };
         let out = self.network.forward_mesh(pass, &early, &found_joints)?;
-        let vertices = targets(batch, self.bins, |view| (&view.vertices).into())?;
+        let vertices = targets(batch, device, self.bins, |view| (&view.vertices).into())?;
         let [coords, heatmaps] = Self::point_losses(&out, &vertices)?;
         // The joints that the mesh carries.
         let (people, count, _) = out.coords.dims3()?;
         let columns = out.coords.transpose(0, 1)?.reshape((count, people * 3))?;
-        let carried = self.regressor.matmul(&columns)?.reshape(((), people, 3))?.transpose(0, 1)?;
-        let is_3d = Tensor::ones(people, candle_core::DType::F32, &Device::Cpu)?;
+        let carried = self.regressor.on(device)?.matmul(&columns)?.reshape(((), people, 3))?.transpose(0, 1)?;
+        let is_3d = Tensor::ones(people, candle_core::DType::F32, device)?;
         let carried = coordinate_loss(&carried, &joints[0], &joints[1], &is_3d)?;
         parts.extend([
-            ("mesh_lixel", number(&coords)?),
-            ("joint_lixel", number(&carried)?),
-            ("mesh_heatmap", number(&heatmaps)?),
+            ("mesh_lixel", coords.clone()),
+            ("joint_lixel", carried.clone()),
+            ("mesh_heatmap", heatmaps.clone()),
         ]);
         total = (((total + coords)? + carried)? + (heatmaps * HEATMAP_WEIGHT)?)?;
         if let Some(faces) = &self.surface {
             let [target, valid] = &vertices;
             let [normal, edge] = surface_losses(&out.coords, target, valid, faces)?;
-            parts.extend([("normal", number(&normal)?), ("edge", number(&edge)?)]);
+            parts.extend([("normal", normal.clone()), ("edge", edge.clone())]);
             total = ((total + (normal * NORMAL_WEIGHT)?)? + edge)?;
         }
         Ok(Loss { total, parts })
     }
 
     fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
-        let (early, joints) = self.network.forward_pose(pass, &patches(batch)?)?;
+        let (early, joints) = self.network.forward_pose(pass, &patches(batch, &pass.device())?)?;
         let is_pose = self.stage == Stage::Pose;
         let out = if is_pose { joints } else { self.network.forward_mesh(pass, &early, &joints)? };
         let mut errors = JointErrors::of(self.viewer.family());

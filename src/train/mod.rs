@@ -1,4 +1,5 @@
-//! Training: losses, differentiable layers on the CPU's fast kernels, networks made of them, and the optimiser.
+//! Training: losses, differentiable layers on the CPU's fast kernels or on a GPU, networks made of them, and the
+//! optimiser.
 
 mod ablation;
 mod batch;
@@ -6,9 +7,12 @@ pub mod checkpoint;
 mod command;
 mod curves;
 pub mod feed;
+#[cfg(any(feature = "cudnn", test))]
+pub mod gpu;
 pub mod i2l;
 mod kinematics;
 pub mod layers;
+mod learner;
 pub mod losses;
 pub mod mesh_task;
 pub mod ops;

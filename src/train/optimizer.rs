@@ -5,11 +5,11 @@ use rayon::prelude::*;
 use super::params::Params;
 
 /// Decay of the mean of the gradients.
-const BETA_1: f32 = 0.9;
+pub(super) const BETA_1: f32 = 0.9;
 /// Decay of the mean of their squares.
-const BETA_2: f32 = 0.999;
+pub(super) const BETA_2: f32 = 0.999;
 /// Added to the root of the latter.
-const EPSILON: f32 = 1e-8;
+pub(super) const EPSILON: f32 = 1e-8;
 /// Parameters that a thread takes at a time.
 const PART: usize = 1 << 16;
 
@@ -40,10 +40,7 @@ impl Adam {
     /// statistics, stays. The result does not depend on the number of threads.
     pub fn step(&mut self, params: &Params, learning_rate: f64) {
         self.steps += 1;
-        let correction = |beta: f32| 1.0 - f64::from(beta).powf(self.steps as f64);
-        // rate * (m / c1) / (sqrt(v / c2) + eps)
-        let rate = (learning_rate / correction(BETA_1)) as f32;
-        let square_factor = (1.0 / correction(BETA_2)) as f32;
+        let [rate, square_factor] = step_rates(self.steps, learning_rate);
         let (mut values, mut gradients) = (params.values_mut(), params.gradients_mut());
         let state = self.mean.par_chunks_mut(PART).zip(self.square.par_chunks_mut(PART));
         let all = values.par_chunks_mut(PART).zip(gradients.par_chunks_mut(PART)).zip(state);
@@ -56,6 +53,13 @@ impl Adam {
             }
         });
     }
+}
+
+/// What the mean is multiplied with in a step, counted from 1, and what the mean of squares:
+/// `rate * (m / c1) / (sqrt(v / c2) + eps)` with the corrections of their beginning at 0.
+pub(super) fn step_rates(step: u64, learning_rate: f64) -> [f32; 2] {
+    let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+    [(learning_rate / correction(BETA_1)) as f32, (1.0 / correction(BETA_2)) as f32]
 }
 
 /// A learning rate that falls at certain steps.

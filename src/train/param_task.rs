@@ -92,20 +92,20 @@ impl ParamTask {
     }
 
     /// Joints, `[B, J, 3]`.
-    fn inputs(batch: &[&ParamSample]) -> Result<Tensor> {
+    fn inputs(batch: &[&ParamSample], device: &Device) -> Result<Tensor> {
         let numbers: Vec<f32> = batch.iter().flat_map(|s| s.joints.iter().flat_map(Vec3::to_array)).collect();
-        Ok(Tensor::from_vec(numbers, (batch.len(), (), 3), &Device::Cpu)?)
+        Ok(Tensor::from_vec(numbers, (batch.len(), (), 3), device)?)
     }
 
     /// Rotations, `[B, R, 3, 3]`, and shapes, `[B, C]`.
-    fn targets(batch: &[&ParamSample]) -> Result<[Tensor; 2]> {
+    fn targets(batch: &[&ParamSample], device: &Device) -> Result<[Tensor; 2]> {
         // Rows first, where glam has columns.
         let rows = |turn: &Vec3| Mat3::from_quat(Quat::from_scaled_axis(*turn)).transpose().to_cols_array();
         let rotations: Vec<f32> = batch.iter().flat_map(|sample| sample.pose_rad.iter().flat_map(rows)).collect();
         let shapes: Vec<f32> = batch.iter().flat_map(|sample| sample.shape.iter().copied()).collect();
         Ok([
-            Tensor::from_vec(rotations, (batch.len(), (), 3, 3), &Device::Cpu)?,
-            Tensor::from_vec(shapes, (batch.len(), ()), &Device::Cpu)?,
+            Tensor::from_vec(rotations, (batch.len(), (), 3, 3), device)?,
+            Tensor::from_vec(shapes, (batch.len(), ()), device)?,
         ])
     }
 }
@@ -161,23 +161,21 @@ impl Task for ParamTask {
     }
 
     fn loss(&self, pass: &Pass, batch: &[&ParamSample]) -> Result<Loss> {
-        let out = self.network.forward(pass, &Self::inputs(batch)?)?;
-        let [rotations, shape] = Self::targets(batch)?;
+        let device = &pass.device();
+        let out = self.network.forward(pass, &Self::inputs(batch, device)?)?;
+        let [rotations, shape] = Self::targets(batch, device)?;
         let wanted = self.kinematics.joints(&rotations, &shape)?;
         let joints = (self.kinematics.joints(&out.rotations, &out.shape)? - wanted)?.abs()?.mean_all()?;
         let rotations = (out.rotations - rotations)?.abs()?.mean_all()?;
         let shape = (out.shape - shape)?.abs()?.mean_all()?;
-        let parts = vec![
-            ("rotation", rotations.to_scalar()?),
-            ("shape", shape.to_scalar()?),
-            ("joint_metres", joints.to_scalar()?),
-        ];
+        let parts = vec![("rotation", rotations.clone()), ("shape", shape.clone()), ("joint_metres", joints.clone())];
         Ok(Loss { total: ((rotations + (shape * SHAPE_WEIGHT)?)? + (joints * JOINT_WEIGHT)?)?, parts })
     }
 
     fn errors(&self, pass: &Pass, batch: &[&ParamSample]) -> Result<Vec<(&'static str, f64, usize)>> {
-        let out = self.network.forward(pass, &Self::inputs(batch)?)?;
-        let [rotations, shapes] = Self::targets(batch)?;
+        let device = &pass.device();
+        let out = self.network.forward(pass, &Self::inputs(batch, device)?)?;
+        let [rotations, shapes] = Self::targets(batch, device)?;
         let joints = |rotations: &Tensor, shapes: &Tensor| -> Result<Vec<Vec<DVec3>>> {
             let people = self.kinematics.joints(rotations, shapes)?.to_vec3::<f32>()?;
             let points = |joints: Vec<Vec<f32>>| joints.iter().map(|joint| Vec3::from_slice(joint)).collect::<Vec<_>>();

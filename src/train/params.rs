@@ -10,9 +10,20 @@ use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 
+#[cfg(any(feature = "cudnn", test))]
+use super::gpu::{Machine, Resident};
+
 /// A parameter of a [`Params`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParamId(usize);
+
+impl ParamId {
+    /// Its number among all.
+    #[cfg(any(feature = "cudnn", test))]
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+}
 
 /// How a parameter begins.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +92,9 @@ pub struct Params {
     gradients: RwLock<Vec<f32>>,
     /// Parameters that this step's graph holds as candle's variables.
     vars: Mutex<HashMap<usize, Var>>,
+    /// Where the values and gradients are instead, of a network that learns on a GPU.
+    #[cfg(any(feature = "cudnn", test))]
+    resident: Option<Resident>,
 }
 
 /// In the names of parameters that follow the batches and have no gradient.
@@ -94,8 +108,14 @@ impl Params {
         let mut made = Made { entries: Vec::new(), values: Vec::new(), random: Random::new(seed) };
         let network = build(&mut ParamsBuilder { prefix: String::new(), made: &mut made });
         let gradients = RwLock::new(vec![0.0; made.values.len()]);
-        let params =
-            Self { entries: made.entries, values: RwLock::new(made.values), gradients, vars: Mutex::default() };
+        let params = Self {
+            entries: made.entries,
+            values: RwLock::new(made.values),
+            gradients,
+            vars: Mutex::default(),
+            #[cfg(any(feature = "cudnn", test))]
+            resident: None,
+        };
         (params, network)
     }
 
@@ -107,7 +127,41 @@ impl Params {
             values: RwLock::new(values),
             gradients: RwLock::new(gradients),
             vars: Mutex::default(),
+            #[cfg(any(feature = "cudnn", test))]
+            resident: None,
         }
+    }
+
+    /// The same parameters in the memory of a GPU; on the processor it has none.
+    #[cfg(any(feature = "cudnn", test))]
+    pub fn replica_on(&self, machine: Arc<dyn Machine>) -> CandleResult<Self> {
+        let ranges = self.entries.iter().map(|entry| entry.range.clone());
+        let resident = Some(Resident::new(machine, ranges, &self.values())?);
+        let [values, gradients] = [RwLock::default(), RwLock::default()];
+        Ok(Self { entries: self.entries.clone(), values, gradients, vars: Mutex::default(), resident })
+    }
+
+    /// The memory of parameters on a GPU.
+    #[cfg(any(feature = "cudnn", test))]
+    pub fn resident(&self) -> CandleResult<&Resident> {
+        self.resident.as_ref().ok_or_else(|| candle_core::Error::Msg("the parameters are on the processor".to_owned()))
+    }
+
+    /// Whether they are on a GPU.
+    pub fn are_resident(&self) -> bool {
+        #[cfg(any(feature = "cudnn", test))]
+        return self.resident.is_some();
+        #[cfg(not(any(feature = "cudnn", test)))]
+        false
+    }
+
+    /// Where tensors are that meet these parameters.
+    pub fn device(&self) -> Device {
+        #[cfg(any(feature = "cudnn", test))]
+        if let Some(resident) = &self.resident {
+            return resident.machine().device();
+        }
+        Device::Cpu
     }
 
     /// Takes over what replicas have learnt from their parts of a batch: the mean of their gradients is added to
@@ -184,6 +238,10 @@ impl Params {
 
     /// A copy of a parameter.
     pub fn tensor(&self, id: ParamId) -> CandleResult<Tensor> {
+        #[cfg(any(feature = "cudnn", test))]
+        if let Some(resident) = &self.resident {
+            return resident.tensor(id, self.shape(id));
+        }
         Tensor::from_slice(&self.values()[self.range(id)], self.shape(id), &Device::Cpu)
     }
 
@@ -193,6 +251,14 @@ impl Params {
         let result = loss.backward();
         let vars = std::mem::take(&mut *self.vars.lock().expect(UNPOISONED));
         let found = result?;
+        #[cfg(any(feature = "cudnn", test))]
+        if let Some(resident) = &self.resident {
+            for (id, var) in vars {
+                let Some(gradient) = found.get(&var) else { continue };
+                resident.add_gradient(ParamId(id), gradient)?;
+            }
+            return Ok(found);
+        }
         let mut gradients = self.gradients_mut();
         for (id, var) in vars {
             let Some(gradient) = found.get(&var) else { continue };

@@ -87,15 +87,16 @@ impl Task for PoseTask {
     }
 
     fn loss(&self, pass: &Pass, batch: &[&View]) -> Result<Loss> {
-        let coords = self.network.forward(pass, &patches(batch)?)?;
-        let [target, valid] = targets(batch, self.sizes.heatmap(), |view| self.joints(view).into())?;
-        let is_3d = Tensor::ones(batch.len(), candle_core::DType::F32, coords.device())?;
+        let device = &pass.device();
+        let coords = self.network.forward(pass, &patches(batch, device)?)?;
+        let [target, valid] = targets(batch, device, self.sizes.heatmap(), |view| self.joints(view).into())?;
+        let is_3d = Tensor::ones(batch.len(), candle_core::DType::F32, device)?;
         let total = coordinate_loss(&coords, &target, &valid, &is_3d)?;
-        Ok(Loss { parts: vec![("pose_lixel", total.to_scalar()?)], total })
+        Ok(Loss { parts: vec![("pose_lixel", total.clone())], total })
     }
 
     fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
-        let coords = self.network.forward(pass, &patches(batch)?)?.to_vec3::<f32>()?;
+        let coords = self.network.forward(pass, &patches(batch, &pass.device())?)?.to_vec3::<f32>()?;
         let (mut errors, bins) = (JointErrors::of(Family::Smpl), self.sizes.heatmap());
         for (view, found) in batch.iter().zip(coords) {
             let found: Vec<Vec3> = found.iter().map(|p| Vec3::from_slice(p)).collect();

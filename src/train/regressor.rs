@@ -8,7 +8,6 @@ use super::kinematics::rotations_from_6d;
 use super::layers::{Conv, Norm, Pass};
 use super::params::{ParamsBuilder, Start};
 use crate::nets::i2l::ParamShape;
-use crate::nets::kernels::LANES;
 use crate::nets::layers::Activation;
 use crate::nets::param::{HIDDEN, ROTATION_NUMBERS};
 
@@ -52,7 +51,7 @@ impl ParamRegressor {
 
     /// Joints in lixels, `[B, J, 3]`.
     pub fn forward(&self, pass: &Pass, joints: &Tensor) -> Result<ParamOutput> {
-        let mut x = in_a_row(&pass.image(&joints.flatten_from(1)?)?)?;
+        let mut x = in_a_row(&pass.image(&joints.flatten_from(1)?)?, pass.lanes())?;
         for (conv, norm) in &self.hidden {
             x = norm.forward(pass, &conv.forward(pass, &x)?, None, Activation::Relu)?;
         }
@@ -64,19 +63,19 @@ impl ParamRegressor {
     }
 }
 
-/// `[B, C] -> [1, C / 16, 1, B, 16]`, zeros in the place of missing channels.
-fn in_a_row(x: &Tensor) -> CandleResult<Tensor> {
+/// `[B, C] -> [1, C / lanes, 1, B, lanes]`, zeros in the place of missing channels.
+fn in_a_row(x: &Tensor, lanes: usize) -> CandleResult<Tensor> {
     let (people, channels) = x.dims2()?;
-    let blocks = channels.div_ceil(LANES);
-    let x = x.pad_with_zeros(1, 0, blocks * LANES - channels)?.reshape((people, blocks, LANES))?;
-    x.transpose(0, 1)?.contiguous()?.reshape((1, blocks, 1, people, LANES))
+    let blocks = channels.div_ceil(lanes);
+    let x = x.pad_with_zeros(1, 0, blocks * lanes - channels)?.reshape((people, blocks, lanes))?;
+    x.transpose(0, 1)?.contiguous()?.reshape((1, blocks, 1, people, lanes))
 }
 
-/// `[1, C / 16, 1, B, 16] -> [B, C]`
+/// `[1, C / lanes, 1, B, lanes] -> [B, C]`
 fn out_of_the_row(x: &Tensor, channels: usize) -> CandleResult<Tensor> {
-    let (_, blocks, _, people, _) = x.dims5()?;
-    let x = x.reshape((blocks, people, LANES))?.transpose(0, 1)?.contiguous()?;
-    x.reshape((people, blocks * LANES))?.narrow(1, 0, channels)
+    let (_, blocks, _, people, lanes) = x.dims5()?;
+    let x = x.reshape((blocks, people, lanes))?.transpose(0, 1)?.contiguous()?;
+    x.reshape((people, blocks * lanes))?.narrow(1, 0, channels)
 }
 
 #[cfg(test)]

@@ -58,12 +58,12 @@ impl RootTask {
     }
 
     /// Root joints in bins, `[B, 2]`, and gamma, `[B]`.
-    fn targets(&self, batch: &[&View]) -> Result<[Tensor; 2]> {
+    fn targets(&self, batch: &[&View], device: &Device) -> Result<[Tensor; 2]> {
         let per_px = self.sizes.heatmap() as f32 / self.sizes.input() as f32;
         let roots: Vec<f32> = batch.iter().flat_map(|view| (view.joints[0] * per_px).truncate().to_array()).collect();
         let gammas: Vec<f32> = batch.iter().map(|view| view.gamma).collect();
         let people = batch.len();
-        Ok([Tensor::from_vec(roots, (people, 2), &Device::Cpu)?, Tensor::from_vec(gammas, people, &Device::Cpu)?])
+        Ok([Tensor::from_vec(roots, (people, 2), device)?, Tensor::from_vec(gammas, people, device)?])
     }
 }
 
@@ -75,16 +75,17 @@ impl Task for RootTask {
     }
 
     fn loss(&self, pass: &Pass, batch: &[&View]) -> Result<Loss> {
-        let out = self.network.forward(pass, &patches(batch)?)?;
-        let [roots, gammas] = self.targets(batch)?;
+        let device = &pass.device();
+        let out = self.network.forward(pass, &patches(batch, device)?)?;
+        let [roots, gammas] = self.targets(batch, device)?;
         let coords = (out.coords - roots)?.abs()?.mean_all()?;
         let gamma = (out.gamma - gammas)?.abs()?.mean_all()?;
-        let parts = vec![("root_lixel", coords.to_scalar()?), ("gamma", gamma.to_scalar()?)];
+        let parts = vec![("root_lixel", coords.clone()), ("gamma", gamma.clone())];
         Ok(Loss { total: (coords + (gamma * GAMMA_WEIGHT)?)?, parts })
     }
 
     fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
-        let out = self.network.forward(pass, &patches(batch)?)?;
+        let out = self.network.forward(pass, &patches(batch, &pass.device())?)?;
         let (coords, gammas) = (out.coords.to_vec2::<f32>()?, out.gamma.to_vec1::<f32>()?);
         let names: &[_] = match self.viewer.family() {
             Family::Smpl => &["depth_percent", "scenes_mrpe_mm", "poses_mrpe_mm"],

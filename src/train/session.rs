@@ -1,4 +1,4 @@
-//! A training from its first step to its last: samples, steps on several threads, checkpoints, curves.
+//! A training from its first step to its last: samples, steps on several threads or on a GPU, checkpoints, curves.
 //!
 //! The result depends on the number of threads, and on nothing else of the machine but its arithmetic. Every file is
 //! whole at any moment, so whoever ends the program loses what came after the last checkpoint, and nothing more.
@@ -14,14 +14,16 @@ use rayon::prelude::*;
 use super::checkpoint::{self, Terms};
 use super::curves::Curves;
 use super::feed::{Feed, VALIDATION};
+use super::learner::Learner;
+pub use super::learner::Place;
 use super::optimizer::{Adam, StepSchedule};
 use super::params::Params;
 use super::task::Task;
-use super::workers::{Named, Workers, add};
+use super::workers::{Named, add};
 use crate::pipeline::guarded;
 
 /// How to train.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Folder of the checkpoint, the weights and the curves; what is there goes on.
     pub out: PathBuf,
@@ -29,8 +31,8 @@ pub struct Options {
     pub samples: u64,
     /// Samples of a step.
     pub batch: usize,
-    /// Threads that learn.
-    pub threads: usize,
+    /// Where the network learns.
+    pub place: Place,
     /// Threads that make samples.
     pub makers: usize,
     /// Learning rate at first; it falls as the release's does.
@@ -47,8 +49,6 @@ const WARM_UP: u64 = 300;
 const CURVE_STEPS: u64 = 50;
 /// Validation blocks.
 pub const VALIDATION_BLOCKS: u64 = 16;
-/// Largest length of the gradient, as a vector of all parameters: a single strange batch must not ruin the weights.
-const LONGEST_GRADIENT: f64 = 10.0;
 
 /// Where training is.
 #[derive(Clone, Debug)]
@@ -91,10 +91,10 @@ impl Files {
     }
 }
 
-/// Trains until all samples have been seen; goes on where an earlier run in the same folder stopped. Tells where it is
-/// before the first step and then from time to time.
+/// Trains until all samples have been seen; goes on where an earlier run in the same folder stopped, wherever that
+/// learnt. Tells where it is before the first step and then from time to time.
 pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn FnMut(&Progress)) -> Result<()> {
-    ensure!(options.threads > 0 && options.batch >= 2 * options.threads, "each thread needs two samples of a batch");
+    options.place.check(options.batch)?;
     fs::create_dir_all(&options.out).with_context(|| format!("cannot make the folder {}", options.out.display()))?;
     let files = Files::of(&options.out);
     let terms = Terms { network: task.config_json(), batch: options.batch, seed: options.seed };
@@ -109,7 +109,7 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
     }
     tell(&Progress { samples, per_sec: 0.0, loss: Vec::new(), errors: Vec::new() });
     let task = Arc::new(task);
-    let workers = Workers::new(&params, options.threads)?;
+    let mut learner = Learner::new(&options.place, &params, &adam)?;
     let schedule = {
         let release = StepSchedule::release(options.samples / options.batch as u64);
         StepSchedule { learning_rate: options.learning_rate, ..release }
@@ -127,22 +127,24 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
     let mut on_plateau = schedule.at(adam.steps()) == schedule.learning_rate;
     while samples < options.samples {
         let batch = feed.take(options.batch)?;
-        let loss = workers.step(&*task, &params, &batch)?;
-        let is_sound = clip(&params).is_finite() && loss.iter().all(|(_, value)| value.is_finite());
-        ensure!(
-            is_sound,
-            "the loss is no number any more after {samples} samples ({}): a smaller --rate may help. What was learnt up \
-             to the last checkpoint is in {}",
-            loss.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", "),
-            options.out.display()
-        );
         let step = adam.steps();
-        adam.step(&params, schedule.at(step) * ((step + 1) as f64 / warm_up).min(1.0));
+        let rate = schedule.at(step) * ((step + 1) as f64 / warm_up).min(1.0);
+        learner.step(&*task, &params, &mut adam, &batch, rate)?;
+        let done = samples + batch.len() as u64 >= options.samples;
+        let is_point = adam.steps().is_multiple_of(CURVE_STEPS) || done;
+        if learner.tells_at_once() || is_point {
+            let (loss, is_sound) = learner.take_losses()?;
+            ensure!(
+                is_sound,
+                "the loss is no number any more after {samples} samples ({}): a smaller --rate may help. What was \
+                 learnt up to the last checkpoint is in {}",
+                loss.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", "),
+                options.out.display()
+            );
+            add(&mut sums, &loss);
+        }
         samples += batch.len() as u64;
-        add(&mut sums, &loss);
-
-        let done = samples >= options.samples;
-        if adam.steps().is_multiple_of(CURVE_STEPS) || done {
+        if is_point {
             let steps = ((samples - since_samples) / options.batch as u64).max(1) as f64;
             let mut progress = Progress {
                 samples,
@@ -152,9 +154,13 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
             };
             let is_time = saved.elapsed() >= options.checkpoint_every || done;
             if is_time {
-                progress.errors = workers.errors(&*task, &params, &validation)?;
+                progress.errors = learner.errors(&*task, &params, &validation)?;
             }
             curves.add(samples, values(&progress))?;
+            let leaves_plateau = on_plateau && schedule.at(adam.steps()) < schedule.learning_rate;
+            if is_time || leaves_plateau {
+                learner.fetch(&params, &mut adam)?;
+            }
             if is_time {
                 task.save_weights(&params, &files.weights)?;
                 checkpoint::save(&params, &adam, samples, &terms, &files.checkpoint)?;
@@ -163,7 +169,7 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
                     log::warn!("{error:#}");
                 }
             }
-            if on_plateau && schedule.at(adam.steps()) < schedule.learning_rate {
+            if leaves_plateau {
                 on_plateau = false;
                 checkpoint::save(&params, &adam, samples, &terms, &files.plateau)?;
             }
@@ -180,17 +186,6 @@ fn values(progress: &Progress) -> impl Iterator<Item = (&'static str, f64)> {
     progress.loss.iter().chain(&progress.errors).copied().chain([per_sec])
 }
 
-/// Shortens a gradient that is too long; gives its length.
-fn clip(params: &Params) -> f64 {
-    let mut gradients = params.gradients_mut();
-    let length = gradients.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
-    if length > LONGEST_GRADIENT {
-        let scale = (LONGEST_GRADIENT / length) as f32;
-        gradients.iter_mut().for_each(|g| *g *= scale);
-    }
-    length
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -202,7 +197,7 @@ mod tests {
     use crate::nets::layers::Activation;
     use crate::synth::random::Random;
     use crate::train::layers::{Conv, Norm, Pass};
-    use crate::train::ops::{to_blocked, to_planar};
+    use crate::train::ops::to_planar;
     use crate::train::params::Start;
     use crate::train::task::Loss;
 
@@ -241,7 +236,7 @@ mod tests {
             let numbers: Vec<f32> = batch.iter().flat_map(|sum| sum.0).collect();
             let sums: Vec<f32> = batch.iter().map(|sum| sum.1).collect();
             let numbers = Tensor::from_vec(numbers, (batch.len(), 16, 1, 1), &Device::Cpu)?;
-            let x = self.first.forward(pass, &to_blocked(&pass.image(&numbers)?)?)?;
+            let x = self.first.forward(pass, &pass.blocks(&pass.image(&numbers)?)?)?;
             let x = self.norm.forward(pass, &x, None, Activation::Relu)?;
             let found = to_planar(&self.last.forward(pass, &x)?, 1)?.flatten_all()?;
             Ok((found - Tensor::from_vec(sums, batch.len(), &Device::Cpu)?)?.abs()?.mean_all()?)
@@ -270,7 +265,7 @@ mod tests {
                 Trouble::NoNumber(at) if call >= at => (off * f64::NAN)?,
                 _ => off,
             };
-            Ok(Loss { parts: vec![("half", total.to_scalar::<f32>()? / 2.0)], total })
+            Ok(Loss { parts: vec![("half", (&total / 2.0)?)], total })
         }
 
         fn errors(&self, pass: &Pass, batch: &[&Sum]) -> Result<Vec<(&'static str, f64, usize)>> {
@@ -288,7 +283,7 @@ mod tests {
             out: out.to_owned(),
             samples: steps * 4,
             batch: 4,
-            threads,
+            place: Place::Threads(threads),
             makers: 2,
             learning_rate: 0.02,
             seed: 5,
@@ -332,6 +327,48 @@ mod tests {
             assert_eq!(curves(&whole)?, curves(&broken)?);
             assert!(image::open(&broken.picture).is_ok());
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_training_goes_on_elsewhere() -> Result<()> {
+        let [whole, moved] = [tempfile::tempdir()?, tempfile::tempdir()?];
+        train(Trouble::None, &options(whole.path(), 1, 60)).0?;
+        assert!(train(Trouble::Fails(52), &options(moved.path(), 1, 60)).0.is_err());
+        // Kernels on the processor in the place of a GPU.
+        let there = Place::Gpu(crate::train::gpu::host_machine());
+        let (result, told) = train(Trouble::None, &Options { place: there.clone(), ..options(moved.path(), 1, 60) });
+        result?;
+        assert_eq!(told[0].samples, 200, "from the last checkpoint on");
+        let read = |folder: &Path| {
+            let (params, terms) = (Sums::new(Trouble::None).1, Terms { network: "{}".to_owned(), batch: 4, seed: 5 });
+            let (adam, samples) = checkpoint::resume(&params, &terms, &Files::of(folder).checkpoint)?;
+            assert_eq!((adam.steps(), samples), (60, 240));
+            let values = params.values().clone();
+            Ok::<_, anyhow::Error>([values, adam.mean, adam.square])
+        };
+        for (ours, expected) in read(moved.path())?.iter().zip(read(whole.path())?) {
+            let greatest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            let off = ours.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // Ten steps of a hundredth, whose gradients are rounded otherwise; a number that is 0 but for rounding may
+            // go either way.
+            assert!(off < 1e-3 * greatest.max(1.0), "{off} of {greatest}");
+        }
+        let [whole, moved] = [&whole, &moved].map(|folder| Files::of(folder.path()));
+        let last = |files| Curves::open(files, u64::MAX - 1)?.last("off_mm").context("an error was measured");
+        let (expected, error) = (last(&whole.curves)?, last(&moved.curves)?);
+        assert!((error / expected - 1.0).abs() < 0.02, "{error} {expected}");
+
+        // A gradient that is no number changes nothing, and is told when the loss is looked at.
+        let trouble = Options { place: there, ..options(moved.checkpoint.parent().context("a folder")?, 1, 70) };
+        let before = fs::read(&moved.checkpoint)?;
+        let error = format!("{:#}", train(Trouble::NoNumber(3), &trouble).0.unwrap_err());
+        assert!(error.contains("the loss is no number any more after 276 samples"), "{error}");
+        assert!(before == fs::read(&moved.checkpoint)?);
+        // And back.
+        let (result, told) = train(Trouble::None, &options(moved.checkpoint.parent().context("a folder")?, 2, 70));
+        result?;
+        assert_eq!(told[0].samples, 240);
         Ok(())
     }
 

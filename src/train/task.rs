@@ -37,6 +37,6 @@ pub trait Task: Send + Sync + 'static {
 pub struct Loss {
     /// Scalar.
     pub total: Tensor,
-    /// Names and values of its parts, for the curves.
-    pub parts: Vec<(&'static str, f32)>,
+    /// Names and values of its parts, for the curves: scalars.
+    pub parts: Vec<(&'static str, Tensor)>,
 }

@@ -74,8 +74,8 @@ impl Workers {
             let loss = task.loss(pass, batch)?;
             pass.params.backward(&loss.total)?;
             let total = ("loss", f64::from(loss.total.to_scalar::<f32>()?));
-            let parts = loss.parts.into_iter().map(|(name, value)| (name, f64::from(value)));
-            Ok(std::iter::once(total).chain(parts).collect::<Named>())
+            let parts = loss.parts.iter().map(|(name, value)| Ok((*name, f64::from(value.to_scalar::<f32>()?))));
+            std::iter::once(Ok(total)).chain(parts).collect::<Result<Named>>()
         })?;
         params.gather(&self.replicas);
         let mut means = Vec::new();
@@ -90,17 +90,34 @@ impl Workers {
 
     /// Mean errors on samples.
     pub fn errors<T: Task>(&self, task: &T, params: &Params, samples: &[T::Sample]) -> Result<Named> {
-        let mut sums: Vec<(&'static str, f64, usize)> = Vec::new();
+        let mut sums = ErrorSums::default();
         for batch in samples.chunks(ERRORS_AT_A_TIME * self.pools.len()) {
-            for errors in self.each(params, batch, false, |pass, batch| task.errors(pass, batch))? {
-                if sums.is_empty() {
-                    sums = errors;
-                } else {
-                    sums.iter_mut().zip(errors).for_each(|(sum, one)| (sum.1, sum.2) = (sum.1 + one.1, sum.2 + one.2));
-                }
+            let errors = self.each(params, batch, false, |pass, batch| task.errors(pass, batch))?;
+            for errors in errors {
+                sums.add(errors);
             }
         }
-        Ok(sums.into_iter().map(|(name, sum, count)| (name, sum / count.max(1) as f64)).collect())
+        Ok(sums.means())
+    }
+}
+
+/// Sums of errors and how many they are of.
+#[derive(Default)]
+pub struct ErrorSums(Vec<(&'static str, f64, usize)>);
+
+impl ErrorSums {
+    /// Those of more samples.
+    pub fn add(&mut self, errors: Vec<(&'static str, f64, usize)>) {
+        if self.0.is_empty() {
+            self.0 = errors;
+        } else {
+            self.0.iter_mut().zip(errors).for_each(|(sum, one)| (sum.1, sum.2) = (sum.1 + one.1, sum.2 + one.2));
+        }
+    }
+
+    /// Of all.
+    pub fn means(self) -> Named {
+        self.0.into_iter().map(|(name, sum, count)| (name, sum / count.max(1) as f64)).collect()
     }
 }
 

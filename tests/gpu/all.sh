@@ -7,7 +7,7 @@
 #
 # From the project (builds first where there is cargo), or from a kit that pack.sh made (builds nothing). What cannot be
 # done is said and left out: without PyTorch the comparison with it, without the libraries everything. STEPS="networks
-# bench" does a part (compile, networks, golden, bench, eager, peers, people), PRECISIONS="tf32 f16" some precisions;
+# bench" does a part (compile, training, networks, golden, bench, eager, peers, people), PRECISIONS="tf32 f16" some precisions;
 # a step is stopped after LIMIT seconds. The table is made of whatever is in the folder.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,7 +15,7 @@ root=$(cd "$here/../.." && pwd)
 out=$(mkdir -p "${1:-results}" && cd "${1:-results}" && pwd)
 runs=${RUNS:-30}
 precisions=(${PRECISIONS:-f32 tf32 f16 bf16})
-steps=" ${STEPS:-compile networks golden bench eager peers people} "
+steps=" ${STEPS:-compile training networks golden bench eager peers people} "
 wants() { [[ $steps == *" $1 "* ]]; }
 
 if [ -x "$root/bin/lixelscope" ]; then
@@ -64,7 +64,23 @@ step() {
 }
 
 wants compile && step kernels-compile "$bin/test-lixelscope" every_kernel_compiles_for_every_gpu
-wants networks && step networks env LIXELSCOPE_GPU_REPORT="$out/accuracy.json" "$bin/test-gpu" --test-threads 1 --nocapture
+# First what is known soonest: whether a step of training is that of the processor.
+if wants training; then
+    export LIXELSCOPE_TRAINING_REPORT="$out/training.json"
+    rm -f "$LIXELSCOPE_TRAINING_REPORT"
+    for test in a_step_is_that_of_the_processor two_hundred_steps samples_a_second; do
+        LINES_SHOWN=24 step "training-$test" "$bin/test-gpu" "training::$test" --test-threads 1 --nocapture
+    done
+    # The whole of it for a minute, and what it wrote is read.
+    processors=$(nproc)
+    rm -rf "$out/train-mesh"
+    timeout 75 "$bin/lixelscope" train mesh --backend cuda --out "$out/train-mesh" --samples 1000000 --batch 256 \
+        --makers $((processors > 2 ? processors - 1 : 1)) --checkpoint-every 20 >"$out/train-mesh.log" 2>&1
+    LINES_SHOWN=14 step training-mesh grep mpjpe "$out/train-mesh/curves.csv"
+    LINES_SHOWN=3 step training-speed grep samples_per_sec "$out/train-mesh/curves.csv"
+    rm -f "$out"/train-mesh/*.safetensors
+fi
+wants networks && step networks env LIXELSCOPE_GPU_REPORT="$out/accuracy.json" "$bin/test-gpu" --skip training:: --test-threads 1 --nocapture
 for precision in "${precisions[@]}"; do
     wants golden && step "golden-$precision" env LIXELSCOPE_PRECISION="$precision" "$bin/test-reference" --test-threads 1 --nocapture
     wants bench && LINES_SHOWN=60 step "bench-$precision" "$bin/lixelscope" bench --backend cuda --precision "$precision" \
@@ -75,6 +91,7 @@ done
 if ! wants peers; then
     :
 elif python3 -c 'import torch, torchvision; assert torch.cuda.is_available()' 2>/dev/null; then
+    LINES_SHOWN=12 step peers-training python3 "$root/tests/peers/gpu.py" --training --json "$out/peers-training.json"
     LINES_SHOWN=40 step peers python3 "$root/tests/peers/gpu.py" --runs "$runs" --json "$out/peers.json"
 else
     echo "== peers: left out, there is no PyTorch with CUDA (and torchvision) here"

@@ -6,6 +6,7 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+mod training;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};

@@ -28,6 +28,8 @@ def main():
     out, precisions = Path(sys.argv[1]), sys.argv[2:]
     device = (out / "device.txt").read_text().strip() if (out / "device.txt").exists() else "unknown"
     result = {"device": device, "accuracy": read(out / "accuracy.json"), "peers": read(out / "peers.json")}
+    result["training"] = read(out / "training.json")
+    result["peers_training"] = read(out / "peers-training.json")
     result["bench"] = {p: read(out / f"bench-{p}.json") for p in precisions}
     result["eager"] = {p: read(out / f"eager-{p}.json") for p in precisions}
     exact = out / "run-f32"
@@ -71,6 +73,15 @@ def main():
             least = min((t for t in theirs if t == t), default=math.nan)
             cells = (f"{t:24.3f}" for t in theirs)
             print(f"{row['network']:14} {row['batch']:5} {ours:9.3f}", *cells, f"{least / ours:8.2f}")
+
+    training = result["training"] or {}
+    for network, found in training.get("a_step", {}).items():
+        for precision, step in found.items():
+            apart, slope = step["gradient_apart"], step["slope"]
+            print(f"training {network}, {precision}: gradient {apart:.1e} from the processor's, slope {slope:.3f}")
+    rows = training.get("samples_per_sec", []) + ((result["peers_training"] or {}).get("rows") or [])
+    for row in sorted(rows, key=lambda row: (row["network"], row["batch"])):
+        print(f"training {row['network']:9} batch {row['batch']:4} {row['precision']:24} {row['per_sec']:9.1f} samples/s")
 
     print("\naccuracy, millimetres on the mesh")
     for what, found in (result["accuracy"] or {}).items():

@@ -1,6 +1,7 @@
 """Times the networks in PyTorch on an NVIDIA GPU: eager, channels_last with AMP, torch.compile. tests/gpu/all.sh runs it.
 
     python tests/peers/gpu.py --runs 30 --json peers.json
+    python tests/peers/gpu.py --training --json peers-training.json
 
 The input is copied to the GPU and the result back in every run, as lixelscope's bench does. Ways that a network or an
 installation cannot go are named and left out.
@@ -12,6 +13,7 @@ import statistics
 import time
 
 import torch
+import torchvision
 
 from networks import NETWORKS, make
 
@@ -79,14 +81,75 @@ def ways(name, module, image, batch):
     yield "compile max-autotune", compile, True
 
 
+class Trunk(torch.nn.Module):
+    """A ResNet-18 with three transposed convolutions to 128 channels, as in tests/gpu/training.rs."""
+
+    def __init__(self):
+        super().__init__()
+        net = torchvision.models.resnet18(weights=None)
+        layers = [net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4]
+        for inputs in [512, 128, 128]:
+            layers.append(torch.nn.ConvTranspose2d(inputs, 128, 4, 2, 1, bias=False))
+            layers += [torch.nn.BatchNorm2d(128), torch.nn.ReLU()]
+        self.layers = torch.nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def training_steps(batch, last):
+    """What does so many steps of Adam on the L1 of a batch that is there."""
+    module = Trunk().cuda().train()
+    image, target = torch.rand(batch, 3, 128, 128).cuda(), torch.rand(batch, 128, 32, 32).cuda()
+    if last:
+        layout = torch.channels_last
+        module, image, target = (x.to(memory_format=layout) for x in (module, image, target))
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=True)
+
+    def steps(count):
+        for _ in range(count):
+            optimizer.zero_grad(set_to_none=True)
+            loss = (module(image) - target).abs().mean()
+            loss.backward()
+            optimizer.step()
+        return loss.item()
+
+    return steps
+
+
+def training(path):
+    """Samples a second of whole training steps, f32 and TF32."""
+    rows = []
+    for batch in [64, 256]:
+        for way, tf32, last in [
+            ("PyTorch f32", False, False),
+            ("PyTorch tf32", True, False),
+            ("PyTorch tf32 channels_last", True, True),
+        ]:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+            steps = training_steps(batch, last)
+            steps(5)
+            start = time.perf_counter()
+            steps(30)
+            per_sec = 30 * batch / (time.perf_counter() - start)
+            print(f"resnet18 batch {batch:4} {way:28} {per_sec:9.1f} samples/s", flush=True)
+            rows.append({"network": "resnet18", "batch": batch, "precision": way, "per_sec": per_sec})
+    if path:
+        with open(path, "w") as file:
+            json.dump({"torch": torch.__version__, "rows": rows}, file, indent=1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json")
+    parser.add_argument("--training", action="store_true", help="time training steps instead")
     parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)
+    if args.training:
+        return training(args.json)
     rows = []
     for name in args.only:
         for batch in [1, 4]:

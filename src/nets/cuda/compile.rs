@@ -9,13 +9,12 @@ use std::ffi::{CStr, CString};
 use candle_core::cuda_backend::cudarc::nvrtc::{result, sys};
 use candle_core::{Result, bail};
 
-use super::source;
-use crate::nets::Precision;
+use super::source::Program;
 
 /// Machine code for GPUs of a compute capability, `[9, 0]` for an H200.
-pub fn compile(precision: Precision, [major, minor]: [i32; 2]) -> Result<Vec<u8>> {
-    let text = CString::new(source::program(precision)).map_err(candle_core::Error::wrap)?;
-    let program = Program(result::create_program(&text, Some(c"lixelscope.cu")).map_err(candle_core::Error::wrap)?);
+pub fn compile(program: Program, [major, minor]: [i32; 2]) -> Result<Vec<u8>> {
+    let text = CString::new(program.text()).map_err(candle_core::Error::wrap)?;
+    let program = Compiling(result::create_program(&text, Some(c"lixelscope.cu")).map_err(candle_core::Error::wrap)?);
     // No contraction of products and sums: the detector decides as the processor does. What may be contracted says so.
     let options = [&format!("--gpu-architecture=sm_{major}{minor}"), "--fmad=false", "--std=c++17"];
     // SAFETY: the program was created above and lives until the end of this function.
@@ -36,9 +35,9 @@ pub fn compile(precision: Precision, [major, minor]: [i32; 2]) -> Result<Vec<u8>
 }
 
 /// Destroyed when it goes.
-struct Program(sys::nvrtcProgram);
+struct Compiling(sys::nvrtcProgram);
 
-impl Drop for Program {
+impl Drop for Compiling {
     fn drop(&mut self) {
         // SAFETY: created by `create_program`, destroyed only here. Nothing is to be done where that fails.
         let _ = unsafe { result::destroy_program(self.0) };
@@ -58,27 +57,35 @@ pub fn architectures() -> Result<Vec<[i32; 2]>> {
     Ok(numbers.into_iter().map(|n: i32| [n / 10, n % 10]).collect())
 }
 
+/// Every kernel of a program compiles for every GPU that this NVRTC knows among ours.
+#[cfg(test)]
+pub(crate) fn assert_compiles_everywhere(program: Program) -> Result<()> {
+    let known = architectures()?;
+    // CUDA 13 no longer knows sm_70.
+    let wanted: Vec<_> = [[7, 0], [7, 5], [8, 0], [9, 0]].into_iter().filter(|a| known.contains(a)).collect();
+    assert!(wanted.contains(&[8, 0]) && wanted.contains(&[9, 0]), "{known:?}");
+    for architecture in wanted {
+        let code = compile(program, architecture)?;
+        for kernel in program.signatures() {
+            // Names stand in the code as they stand in the text.
+            let name = kernel.name.as_bytes();
+            assert!(code.windows(name.len()).any(|part| part == name), "{}", kernel.name);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nets::Precision;
 
     #[test]
     fn every_kernel_compiles_for_every_gpu() -> Result<()> {
-        let known = architectures()?;
-        // CUDA 13 no longer knows sm_70.
-        let wanted: Vec<_> = [[7, 0], [7, 5], [8, 0], [9, 0]].into_iter().filter(|a| known.contains(a)).collect();
-        assert!(wanted.contains(&[8, 0]) && wanted.contains(&[9, 0]), "{known:?}");
         for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
-            for &architecture in &wanted {
-                let code = compile(precision, architecture)?;
-                for kernel in source::signatures() {
-                    // Names stand in the code as they stand in the text.
-                    let name = kernel.name.as_bytes();
-                    assert!(code.windows(name.len()).any(|part| part == name), "{}", kernel.name);
-                }
-            }
+            assert_compiles_everywhere(Program::networks(precision))?;
         }
-        assert!(compile(Precision::F32, [1, 0]).is_err());
+        assert!(compile(Program::networks(Precision::F32), [1, 0]).is_err());
         Ok(())
     }
 }

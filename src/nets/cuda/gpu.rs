@@ -7,29 +7,24 @@
 //! One thread at a time has its turn ([`Gpu::turn`]): while a network's work is captured into a graph, whatever else
 //! reached the stream would become part of it.
 
-// Launches, copies and the ends of the driver's objects are foreign functions. Addresses come from memory that this
-// module holds; kinds and number of a kernel's arguments are held against its text; the tests run the same launches on
-// the processor, where an address that is out of bounds ends the test.
+// Copies and the ends of the driver's objects are foreign functions. Addresses come from memory that this module holds.
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig,
-    PinnedHostSlice, PushKernelArg, result, sys,
+    CudaContext, CudaEvent, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, PinnedHostSlice, result, sys,
 };
-use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, Device, Error, Result, Shape, Storage, Tensor, bail};
 
-use super::compile::compile;
 use super::convolution::Libraries;
 use super::kernels::{Arg, Grid, Launch, Ptr};
+use super::loaded::Kernels;
 use super::patches::HeldFrame;
-use super::source::{Signature, signatures};
+use super::source::Program;
 use crate::nets::Precision;
 use crate::nets::meter::{KernelTime, Work};
 
@@ -49,7 +44,7 @@ pub struct Gpu {
     device: CudaDevice,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    kernels: HashMap<String, Kernel>,
+    kernels: Kernels,
     /// Where [`Gpu::take`] takes from.
     pool: Mutex<Arc<Pool>>,
     shared_pool: Arc<Pool>,
@@ -64,11 +59,6 @@ pub struct Gpu {
     work: Mutex<Work>,
     /// cuDNN, cuBLASLt and what was found out about shapes.
     pub(super) libraries: Libraries,
-}
-
-struct Kernel {
-    function: CudaFunction,
-    signature: Signature,
 }
 
 /// Page-locked memory that uploads pass through.
@@ -115,13 +105,7 @@ impl Gpu {
         if precision == Precision::Bf16 && major < 8 {
             bail!("bf16 needs a GPU of compute capability 8.0, and this one has {major}.{minor}: take f16");
         }
-        let code = compile(precision, [major, minor])?;
-        let module = context.load_module(Ptx::from_binary(code)).map_err(Error::wrap)?;
-        let mut kernels = HashMap::new();
-        for signature in signatures() {
-            let function = module.load_function(&signature.name).map_err(Error::wrap)?;
-            kernels.insert(signature.name.clone(), Kernel { function, signature });
-        }
+        let kernels = Kernels::load(&context, Program::networks(precision))?;
         let turn = Arc::new(Mutex::new(()));
         let pool = Pool::new(Arc::clone(&stream), Arc::clone(&turn));
         let libraries = Libraries::new(&stream)?;
@@ -431,34 +415,7 @@ impl Launch for Gpu {
     }
 
     fn launch(&self, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
-        let Some(Kernel { function, signature }) = self.kernels.get(kernel) else {
-            bail!("there is no kernel {kernel}")
-        };
-        let Signature { threads, parameters, .. } = signature;
-        if !args.iter().map(Arg::kind).eq(parameters.iter().copied()) || grid.threads > *threads {
-            bail!("{kernel} takes {parameters:?} and blocks of {threads} threads, not {args:?} and {}", grid.threads);
-        }
-        let mut launch = self.stream.launch_builder(function);
-        for arg in args {
-            match arg {
-                Arg::Pointer(Ptr(at)) => launch.arg(at),
-                Arg::Int(n) => launch.arg(n),
-                Arg::Long(n) => launch.arg(n),
-                Arg::Float(n) => launch.arg(n),
-            };
-        }
-        let [x, y, z] = grid.blocks;
-        let config =
-            LaunchConfig { grid_dim: (x, y, z), block_dim: (grid.threads, 1, 1), shared_mem_bytes: grid.shared_bytes };
-        self.marked(
-            || kernel.to_owned(),
-            || {
-                // SAFETY: the arguments are of the kinds that the kernel's text names; that the addresses hold as much
-                // as the sizes say is the callers' part, which the tests run on the processor.
-                unsafe { launch.launch(config) }.map_err(|error| Error::Msg(format!("{kernel}: {error:?}")))?;
-                Ok(())
-            },
-        )
+        self.marked(|| kernel.to_owned(), || self.kernels.launch(&self.stream, kernel, grid, args))
     }
 }
 

@@ -1,10 +1,15 @@
 // Enough of CUDA for the kernels' text to run on the processor: what the tests hold against the plain twins. The
 // threads of a block are fibers that take turns at every barrier and every exchange between lanes; blocks follow one
-// another. A kernel is asked for on the standard input and leaves its buffers on the standard output (host.rs).
+// another. Kernels are asked for on the standard input, one after the other, each end is told on the standard output;
+// their memory is a file that host.rs writes and reads (and says what of it is whose).
 
 #define LIXELSCOPE_HOST 1
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -114,17 +119,22 @@ static inline float __shfl_xor_sync(unsigned, float x, int lane) {
     return other;
 }
 
-// A request: name, grid, block, bytes of shared memory, then the arguments: a buffer's bytes, or a number's.
+// The file. What no buffer lies in may not be touched, and each buffer ends where such a part begins.
+static unsigned char* host_memory;
+
+// A request: name, grid, block, bytes of shared memory, the parts of the memory that it may touch, then the arguments'
+// bytes: of a number, or of an address.
 struct Request {
     std::vector<std::vector<unsigned char>> arguments;
     size_t next = 0;
 };
 
+[[noreturn]] static void host_fail(const char* what) {
+    fprintf(stderr, "%s\n", what);
+    exit(2);
+}
 static void host_read(void* to, size_t bytes) {
-    if (bytes && fread(to, 1, bytes, stdin) != bytes) {
-        fprintf(stderr, "the request ends early\n");
-        exit(2);
-    }
+    if (bytes && fread(to, 1, bytes, stdin) != bytes) host_fail("the request ends early");
 }
 template <class T>
 static T host_number() {
@@ -148,7 +158,10 @@ struct Take {
 };
 template <class T>
 struct Take<T*> {
-    static T* from(Request& request) { return (T*)request.arguments.at(request.next++).data(); }
+    static T* from(Request& request) {
+        uint64_t at = Take<uint64_t>::from(request);
+        return at ? (T*)(host_memory + at) : nullptr;
+    }
 };
 
 static std::function<void()> host_call;
@@ -219,26 +232,45 @@ static void host_run(void (*kernel)(A...), Request& request) {
         ran = true; \
     }
 
+static void host_open(const char* path) {
+    int file = open(path, O_RDWR);
+    struct stat about;
+    if (file < 0 || fstat(file, &about) != 0) host_fail("the memory is not there");
+    void* memory = mmap(nullptr, (size_t)about.st_size, PROT_NONE, MAP_SHARED | MAP_NORESERVE, file, 0);
+    if (memory == MAP_FAILED) host_fail("the memory cannot be mapped");
+    host_memory = (unsigned char*)memory;
+}
+
 // `table` is a function that asks for each kernel with HOST_KERNEL.
-static int host_main(bool (*table)(const std::string&, Request&)) {
-    std::string wanted(host_number<uint32_t>(), ' ');
-    host_read(&wanted[0], wanted.size());
-    gridDim.x = host_number<uint32_t>();
-    gridDim.y = host_number<uint32_t>();
-    gridDim.z = host_number<uint32_t>();
-    blockDim = {host_number<uint32_t>(), 1, 1};
-    std::vector<unsigned char> shared(host_number<uint32_t>());
-    host_shared = shared.data();
-    Request request;
-    request.arguments.resize(host_number<uint32_t>());
-    for (auto& argument : request.arguments) {
-        argument.resize((size_t)host_number<uint64_t>());
-        host_read(argument.data(), argument.size());
+static int host_main(bool (*table)(const std::string&, Request&), const char* path) {
+    host_open(path);
+    uint32_t length;
+    while (fread(&length, sizeof length, 1, stdin) == 1) {
+        std::string wanted(length, ' ');
+        host_read(&wanted[0], wanted.size());
+        gridDim.x = host_number<uint32_t>();
+        gridDim.y = host_number<uint32_t>();
+        gridDim.z = host_number<uint32_t>();
+        blockDim = {host_number<uint32_t>(), 1, 1};
+        std::vector<unsigned char> shared(host_number<uint32_t>());
+        host_shared = shared.data();
+        for (uint32_t parts = host_number<uint32_t>(); parts > 0; parts--) {
+            uint64_t start = host_number<uint64_t>(), bytes = host_number<uint64_t>();
+            if (mprotect(host_memory + start, (size_t)bytes, PROT_READ | PROT_WRITE) != 0) host_fail("no such memory");
+        }
+        Request request;
+        request.arguments.resize(host_number<uint32_t>());
+        for (auto& argument : request.arguments) {
+            argument.resize((size_t)host_number<uint64_t>());
+            host_read(argument.data(), argument.size());
+        }
+        straight = false;
+        if (!table(wanted, request)) {
+            fprintf(stderr, "there is no kernel %s\n", wanted.c_str());
+            return 2;
+        }
+        putchar(1);
+        fflush(stdout);
     }
-    if (!table(wanted, request)) {
-        fprintf(stderr, "there is no kernel %s\n", wanted.c_str());
-        return 2;
-    }
-    for (auto& argument : request.arguments) fwrite(argument.data(), 1, argument.size(), stdout);
     return 0;
 }

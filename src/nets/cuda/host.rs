@@ -1,44 +1,132 @@
 //! The kernels on the processor, for tests: the same text, compiled by the system's C++ compiler behind `host.h`, and
-//! the same launches. Every launch is a process of its own, so a kernel that goes astray ends that one.
+//! the same launches. They run in a process of their own, so a kernel that goes astray ends that one; their memory is a
+//! file that both have.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Result as CandleResult;
 use half::{bf16, f16};
 
 use super::kernels::{Arg, Grid, Launch, Ptr};
-use super::source::{Kind, program, signatures};
+use super::source::{Kind, Program};
 use crate::nets::Precision;
+
+/// Bytes of the file; it takes as many as are used.
+const MEMORY_BYTES: u64 = 1 << 36;
+/// A multiple of the pages of all processors.
+const PAGE_BYTES: u64 = 1 << 14;
 
 /// A processor that runs kernels, and its memory.
 pub struct Host {
-    precision: Precision,
-    program: PathBuf,
-    buffers: RefCell<BTreeMap<u64, Vec<u8>>>,
+    program: Program,
+    file: File,
+    memory: Mutex<Memory>,
+    process: Mutex<Process>,
+    /// Where the file is.
+    _folder: tempfile::TempDir,
+}
+
+/// Who has which part of the file.
+#[derive(Default)]
+struct Memory {
+    /// Bytes of each buffer, by its address.
+    buffers: BTreeMap<u64, u64>,
+    /// Parts of so many pages that nobody has any more.
+    free: BTreeMap<u64, Vec<u64>>,
+    /// What comes after has never been used.
+    end: u64,
+}
+
+/// The pages that a buffer has: their first byte and how many there are. The buffer ends where they end.
+fn pages(at: u64, bytes: u64) -> [u64; 2] {
+    let start = at / PAGE_BYTES * PAGE_BYTES;
+    [start, (at + bytes).div_ceil(PAGE_BYTES).max(start / PAGE_BYTES + 1) - start / PAGE_BYTES]
+}
+
+impl Memory {
+    fn take(&mut self, bytes: u64) -> u64 {
+        let count = bytes.div_ceil(PAGE_BYTES).max(1);
+        let start = self.free.get_mut(&count).and_then(Vec::pop).unwrap_or_else(|| {
+            // One between that nobody has: what is past the end of a buffer cannot be touched.
+            self.end += (count + 1) * PAGE_BYTES;
+            assert!(self.end < MEMORY_BYTES, "a test has used all memory");
+            self.end - count * PAGE_BYTES
+        });
+        let at = start + count * PAGE_BYTES - bytes.max(1).next_multiple_of(16);
+        self.buffers.insert(at, bytes);
+        at
+    }
+
+    fn free(&mut self, at: u64) {
+        if let Some(bytes) = self.buffers.remove(&at) {
+            let [start, count] = pages(at, bytes);
+            self.free.entry(count).or_default().push(start);
+        }
+    }
+
+    /// The buffer that an address lies in, and its size.
+    fn find(&self, at: u64) -> Result<(u64, u64)> {
+        let (&start, &bytes) = self.buffers.range(..=at).next_back().context("an address of no buffer")?;
+        ensure!(at <= start + bytes, "an address past the end of its buffer");
+        Ok((start, bytes))
+    }
+}
+
+/// The program that runs.
+struct Process {
+    child: Child,
+    requests: ChildStdin,
+    answers: ChildStdout,
+}
+
+impl Process {
+    /// Runs a kernel.
+    fn ask(&mut self, request: &[u8]) -> Result<()> {
+        let asked = self.requests.write_all(request).and_then(|()| self.requests.flush());
+        let mut answer = [0];
+        if asked.is_ok() && self.answers.read_exact(&mut answer).is_ok() {
+            return Ok(());
+        }
+        let mut said = String::new();
+        let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
+        bail!("{} {said}", self.child.wait()?);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// The compiled programs of this run of the tests.
-static PROGRAMS: Mutex<Vec<(Precision, PathBuf, tempfile::TempDir)>> = Mutex::new(Vec::new());
+static PROGRAMS: Mutex<Vec<(Program, PathBuf, tempfile::TempDir)>> = Mutex::new(Vec::new());
 
-fn compiled(precision: Precision) -> Result<PathBuf> {
-    let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, path, _)) = programs.iter().find(|(p, ..)| *p == precision) {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn compiled(program: Program) -> Result<PathBuf> {
+    let mut programs = lock(&PROGRAMS);
+    if let Some((_, path, _)) = programs.iter().find(|(p, ..)| *p == program) {
         return Ok(path.clone());
     }
     let folder = tempfile::tempdir()?;
-    let table: Vec<String> = signatures().iter().map(|s| format!("    HOST_KERNEL({})", s.name)).collect();
+    let table: Vec<String> = program.signatures().iter().map(|s| format!("    HOST_KERNEL({})", s.name)).collect();
     let table = table.join("\n");
     let text = format!(
         "{}\n{}\nstatic bool table(const std::string& wanted, Request& request) {{\n    bool ran = false;\n{table}\n    \
-         return ran;\n}}\nint main() {{ return host_main(table); }}\n",
+         return ran;\n}}\nint main(int, char** arguments) {{ return host_main(table, arguments[1]); }}\n",
         include_str!("host.h"),
-        program(precision)
+        program.text()
     );
     let (source, binary) = (folder.path().join("kernels.cpp"), folder.path().join("kernels"));
     std::fs::write(&source, text)?;
@@ -50,32 +138,54 @@ fn compiled(precision: Precision) -> Result<PathBuf> {
         .output()
         .with_context(|| format!("running {compiler}, which this test compiles the kernels with"))?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    programs.push((precision, binary.clone(), folder));
+    programs.push((program, binary.clone(), folder));
     Ok(binary)
 }
 
 impl Host {
-    /// Compiles the kernels for a type, once for all tests.
+    /// Compiles the networks' kernels for a type, once for all tests.
     pub fn new(precision: Precision) -> Result<Self> {
-        Ok(Self { precision, program: compiled(precision)?, buffers: RefCell::default() })
+        Self::running(Program::networks(precision))
     }
 
-    fn add(&self, bytes: Vec<u8>) -> Ptr {
-        let mut buffers = self.buffers.borrow_mut();
-        // Far apart, so that no kernel's mistake can look like another buffer.
-        let at = (buffers.len() as u64 + 1) << 40;
-        buffers.insert(at, bytes);
+    /// Compiles a program, once for all tests, and starts it.
+    pub fn running(program: Program) -> Result<Self> {
+        let binary = compiled(program)?;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("memory");
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        file.set_len(MEMORY_BYTES)?;
+        let mut child = Command::new(binary)
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let requests = child.stdin.take().context("its input")?;
+        let answers = child.stdout.take().context("its output")?;
+        let process = Mutex::new(Process { child, requests, answers });
+        Ok(Self { program, file, memory: Mutex::default(), process, _folder: folder })
+    }
+
+    fn add(&self, bytes: &[u8]) -> Ptr {
+        let at = lock(&self.memory).take(bytes.len() as u64);
+        self.file.write_all_at(bytes, at).expect("there is room for a test's numbers");
         Ptr(at)
+    }
+
+    /// Takes memory back.
+    pub fn free(&self, at: Ptr) {
+        lock(&self.memory).free(at.0);
     }
 
     /// Memory with these numbers.
     pub fn upload<T: bytemuck::NoUninit>(&self, values: &[T]) -> Ptr {
-        self.add(bytemuck::cast_slice(values).to_vec())
+        self.add(bytemuck::cast_slice(values))
     }
 
     /// Memory with these numbers in the type of activations.
     pub fn upload_elements(&self, values: &[f32]) -> Ptr {
-        match self.precision {
+        match self.program.precision {
             Precision::F32 | Precision::Tf32 => self.upload(values),
             Precision::F16 => self.upload(&values.iter().map(|&x| f16::from_f32(x).to_bits()).collect::<Vec<_>>()),
             Precision::Bf16 => self.upload(&values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect::<Vec<_>>()),
@@ -84,22 +194,36 @@ impl Host {
 
     /// Memory for so many bytes that hold nothing sensible yet.
     pub fn empty(&self, bytes: usize) -> Ptr {
-        self.add(vec![0xff; bytes])
+        self.add(&vec![0xff; bytes])
     }
 
     /// Memory for so many activations.
     pub fn empty_elements(&self, count: usize) -> Ptr {
-        self.empty(count * self.precision.bytes())
+        self.empty(count * self.program.precision.bytes())
     }
 
     /// What a buffer holds.
     pub fn read<T: bytemuck::Pod>(&self, at: Ptr) -> Vec<T> {
-        bytemuck::pod_collect_to_vec(&self.buffers.borrow()[&at.0][..])
+        let bytes = lock(&self.memory).buffers[&at.0];
+        self.read_part(at, bytes as usize / size_of::<T>())
+    }
+
+    /// So many numbers from an address on.
+    pub fn read_part<T: bytemuck::Pod>(&self, at: Ptr, count: usize) -> Vec<T> {
+        let mut values = vec![T::zeroed(); count];
+        let bytes = bytemuck::cast_slice_mut(&mut values);
+        self.file.read_exact_at(bytes, at.0).expect("the file is as large as the memory");
+        values
+    }
+
+    /// Writes numbers from an address on.
+    pub fn write_part<T: bytemuck::NoUninit>(&self, at: Ptr, values: &[T]) {
+        self.file.write_all_at(bytemuck::cast_slice(values), at.0).expect("there is room for a test's numbers");
     }
 
     /// The same of activations.
     pub fn read_elements(&self, at: Ptr) -> Vec<f32> {
-        match self.precision {
+        match self.program.precision {
             Precision::F32 | Precision::Tf32 => self.read(at),
             Precision::F16 => self.read::<u16>(at).into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect(),
             Precision::Bf16 => self.read::<u16>(at).into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
@@ -107,67 +231,46 @@ impl Host {
     }
 
     fn run(&self, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
-        check(kernel, grid, args)?;
-        let mut buffers = self.buffers.borrow_mut();
+        check(self.program, kernel, grid, args)?;
         let mut request = Vec::new();
-        let mut number = |bytes: &[u8]| request.extend_from_slice(bytes);
-        number(&(kernel.len() as u32).to_ne_bytes());
-        number(kernel.as_bytes());
+        let mut add = |bytes: &[u8]| request.extend_from_slice(bytes);
+        add(&(kernel.len() as u32).to_ne_bytes());
+        add(kernel.as_bytes());
         let [x, y, z] = grid.blocks;
-        for n in [x, y, z, grid.threads, grid.shared_bytes, args.len() as u32] {
-            number(&n.to_ne_bytes());
+        for n in [x, y, z, grid.threads, grid.shared_bytes] {
+            add(&n.to_ne_bytes());
         }
-        // The buffer that an address lies in, and how far inside.
-        let find = |buffers: &BTreeMap<u64, Vec<u8>>, at: Ptr| {
-            buffers.range(..=at.0).next_back().map(|(&start, _)| (start, (at.0 - start) as usize))
+        let touched: Vec<[u64; 2]> = {
+            let memory = lock(&self.memory);
+            let addresses = args.iter().filter_map(|arg| match arg {
+                Arg::Pointer(at) if *at != Ptr::NULL => Some(at.0),
+                _ => None,
+            });
+            addresses.map(|at| memory.find(at).map(|(start, bytes)| pages(start, bytes))).collect::<Result<_>>()?
         };
-        let mut sent = Vec::new();
+        add(&(touched.len() as u32).to_ne_bytes());
+        for [start, count] in touched {
+            add(&start.to_ne_bytes());
+            add(&(count * PAGE_BYTES).to_ne_bytes());
+        }
+        add(&(args.len() as u32).to_ne_bytes());
         for arg in args {
             let bytes = match *arg {
-                Arg::Pointer(Ptr::NULL) => Vec::new(),
-                Arg::Pointer(at) => {
-                    let (start, offset) = find(&buffers, at).context("an address of no buffer")?;
-                    buffers[&start].get(offset..).context("an address past the end of its buffer")?.to_vec()
-                }
+                Arg::Pointer(Ptr(at)) => at.to_ne_bytes().to_vec(),
                 Arg::Int(n) => n.to_ne_bytes().to_vec(),
                 Arg::Long(n) => n.to_ne_bytes().to_vec(),
                 Arg::Float(n) => n.to_ne_bytes().to_vec(),
             };
-            number(&(bytes.len() as u64).to_ne_bytes());
-            number(&bytes);
-            sent.push(bytes);
+            add(&(bytes.len() as u64).to_ne_bytes());
+            add(&bytes);
         }
-        let mut child =
-            Command::new(&self.program).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let mut stdin = child.stdin.take().context("its input")?;
-        let writer =
-            std::thread::Builder::new().name("kernel input".into()).spawn(move || stdin.write_all(&request))?;
-        let output = child.wait_with_output()?;
-        let _ = writer.join();
-        ensure!(output.status.success(), "{kernel}: {} {}", output.status, String::from_utf8_lossy(&output.stderr));
-        let mut rest = &output.stdout[..];
-        for (arg, before) in args.iter().zip(sent) {
-            let (after, more) = rest.split_at(before.len());
-            rest = more;
-            let Arg::Pointer(at) = *arg else { continue };
-            if at == Ptr::NULL || after == before {
-                continue; // Two arguments can be of one buffer: only what was written counts.
-            }
-            let (start, offset) = find(&buffers, at).context("an address of no buffer")?;
-            let held = &mut buffers.get_mut(&start).context("a buffer")?[offset..];
-            for ((held, &after), before) in held.iter_mut().zip(after).zip(before) {
-                if after != before {
-                    *held = after;
-                }
-            }
-        }
-        Ok(())
+        lock(&self.process).ask(&request).with_context(|| format!("{kernel}: a thread went astray, or"))
     }
 }
 
 /// Holds a launch against the kernel's signature.
-fn check(kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
-    let all = signatures();
+fn check(program: Program, kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
+    let all = program.signatures();
     let signature = all.iter().find(|s| s.name == kernel).with_context(|| format!("no kernel {kernel}"))?;
     ensure!(grid.threads <= signature.threads, "{kernel} is for blocks of {} threads", signature.threads);
     let kinds: Vec<Kind> = args.iter().map(Arg::kind).collect();
@@ -179,10 +282,23 @@ fn check(kernel: &str, grid: Grid, args: &[Arg]) -> Result<()> {
 
 impl Launch for Host {
     fn precision(&self) -> Precision {
-        self.precision
+        self.program.precision
     }
 
     fn launch(&self, kernel: &'static str, grid: Grid, args: &[Arg]) -> CandleResult<()> {
         self.run(kernel, grid, args).map_err(|error| candle_core::Error::Msg(format!("{error:#}")))
     }
+}
+
+#[test]
+fn what_lies_past_a_buffer_cannot_be_touched() -> Result<()> {
+    use super::kernels::{MapDims, map_to_planar};
+    let dims = MapDims { batch: 1, height: 1, width: 1, channels: 8 };
+    let host = Host::new(Precision::F32)?;
+    let (x, y) = (host.upload(&[1.0_f32; 8]), host.empty(8 * 4));
+    map_to_planar(&host, x, y, dims)?;
+    assert_eq!(host.read::<f32>(y), [1.0; 8]);
+    let error = map_to_planar(&host, x, y, MapDims { height: 2, ..dims }).unwrap_err().to_string();
+    assert!(error.contains("map_to_planar: a thread went astray"), "{error}");
+    Ok(())
 }

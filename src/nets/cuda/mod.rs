@@ -2,7 +2,7 @@
 //! none, one CUDA graph for each network and batch, nothing fetched between the crop and the vertices.
 //!
 //! ```text
-//! *.cu -> source -> compile -> gpu <- kernels, detector (launches)
+//! *.cu -> source -> compile -> loaded -> gpu <- kernels, detector (launches)
 //!                    convolution, products (libraries) -> map, lixels, regions (layers) -> graph
 //! ```
 //!
@@ -20,10 +20,12 @@ mod gpu;
 #[cfg(feature = "cudnn")]
 mod graph;
 #[cfg(test)]
-mod host;
+pub mod host;
 pub mod kernels;
 #[cfg(feature = "cudnn")]
 mod lixels;
+#[cfg(feature = "cudnn")]
+pub mod loaded;
 #[cfg(feature = "cudnn")]
 mod map;
 pub mod pack;

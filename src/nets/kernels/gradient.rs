@@ -22,7 +22,7 @@ const WORTH_TRANSFORMING: usize = 1024;
 const PIXELS_PER_CHUNK: usize = 256;
 
 /// A square convolution of a batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvDims {
     /// Images.
     pub batch: usize,

@@ -54,6 +54,15 @@ impl ConvOp {
                 [batch, height, width]
             }
         };
+        let dims = self.dims_of([batch, height, width])?;
+        if dims.reads_planes() == (x.len() == 5) {
+            bail!("activations {x:?} are in the wrong layout for {} channels", self.input);
+        }
+        Ok(dims)
+    }
+
+    /// The same for images, rows and columns.
+    pub(in crate::train) fn dims_of(&self, [batch, height, width]: [usize; 3]) -> Result<ConvDims> {
         // A linear layer's weights have two dimensions.
         let kernel = self.params.shape(self.weight).get(2).copied().unwrap_or(1);
         let (stride, padding) = (self.stride, self.padding);
@@ -68,9 +77,6 @@ impl ConvOp {
         };
         if dims.output_sides().contains(&0) {
             bail!("a kernel of side {kernel} does not fit into {height}x{width} pixels");
-        }
-        if dims.reads_planes() == (x.len() == 5) {
-            bail!("activations {x:?} are in the wrong layout for {} channels", self.input);
         }
         Ok(dims)
     }

@@ -6,11 +6,17 @@ use rayon::prelude::*;
 
 use super::{blocked_dims, floats, with_floats};
 use crate::nets::kernels::{Isa, LANES, line_probabilities};
+#[cfg(any(feature = "cudnn", test))]
+use crate::train::gpu;
 
 /// Logits `[B, N / 16, 1, D, 16]` and where each point is, `[B, N]` in lixels, to the mean over all points that are
 /// between the first and the last bin. The target is the two bins beside the point, in the shares that make it their
 /// mean. Scalar.
 pub fn heatmap_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    #[cfg(any(feature = "cudnn", test))]
+    if gpu::is_planar(logits) {
+        return gpu::heatmap_cross_entropy(logits, targets);
+    }
     logits.contiguous()?.apply_op2(&targets.contiguous()?, CrossEntropy)
 }
 

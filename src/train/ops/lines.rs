@@ -5,10 +5,16 @@ use rayon::prelude::*;
 
 use super::{blocked_dims, floats, with_floats};
 use crate::nets::kernels::LANES;
+#[cfg(any(feature = "cudnn", test))]
+use crate::train::gpu;
 
 /// Means over the rows and over the columns of square planes: `[B, C / 16, D, D, 16] -> [2, B, C / 16, D, 16]`, first
 /// the line along x, then that along y.
 pub fn axis_means(x: &Tensor) -> Result<Tensor> {
+    #[cfg(any(feature = "cudnn", test))]
+    if gpu::is_planar(x) {
+        return gpu::axis_means(x);
+    }
     x.contiguous()?.apply_op1(AxisMeans)
 }
 

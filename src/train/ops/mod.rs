@@ -1,8 +1,9 @@
-//! Differentiable operations on the CPU, f32, as custom operations of candle, whose autograd is the tape: networks,
-//! heads and losses are put together freely, and the fast kernels do the work.
+//! Differentiable operations, f32, as custom operations of candle, whose autograd is the tape: networks, heads and
+//! losses are put together freely, and the fast kernels do the work. What is here runs on the CPU; what lies on a GPU is
+//! handed to its twin in [`gpu`](super::gpu).
 //!
 //! Activations are tensors `[B, C / 16, H, W, 16]`, blocks of 16 channels as the kernels like them, so nothing is
-//! rearranged between layers; channels past the last are 0. Parameters are no tensors of the graph: an operation
+//! rearranged between layers; channels past the last are 0. (On a GPU a block is one channel.) Parameters are no tensors of the graph: an operation
 //! reads them from its [`Params`](super::params::Params) and adds to their gradients there when candle walks back,
 //! which spares the graph three passes over all weights.
 
@@ -20,7 +21,9 @@ mod volume;
 pub use conv::{ConvOp, Direction};
 pub use cross_entropy::heatmap_cross_entropy;
 pub use lines::axis_means;
-pub use norm::{NormOp, batch_norm, running_norm};
+pub use norm::{MOMENTUM, NormOp, batch_norm, running_norm};
+#[cfg(any(feature = "cudnn", test))]
+pub(super) use pool::POOL_WINDOW;
 pub use pool::max_pool;
 pub use soft_argmax::soft_argmax;
 pub use surface::{Faces, surface_losses};
@@ -72,15 +75,20 @@ fn blocked_dims(dims: &[usize]) -> Result<[usize; 4]> {
 
 /// `[B, C, H, W] -> [B, C / 16, H, W, 16]` by candle's operations, so that gradients flow; C is a multiple of 16.
 pub fn to_blocked(x: &Tensor) -> Result<Tensor> {
-    let (b, c, h, w) = x.dims4()?;
-    if c % LANES != 0 {
-        bail!("{c} channels are not blocks of {LANES}");
-    }
-    x.reshape((b, c / LANES, LANES, h, w))?.permute((0, 1, 3, 4, 2))?.contiguous()
+    to_blocks_of(x, LANES)
 }
 
-/// `[B, C / 16, H, W, 16] -> [B, C, H, W]` by candle's operations, so that gradients flow.
+/// The same with blocks of so many channels.
+pub(super) fn to_blocks_of(x: &Tensor, lanes: usize) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    if c % lanes != 0 {
+        bail!("{c} channels are not blocks of {lanes}");
+    }
+    x.reshape((b, c / lanes, lanes, h, w))?.permute((0, 1, 3, 4, 2))?.contiguous()
+}
+
+/// Activations, in blocks of 16 channels or of one, to `[B, C, H, W]` by candle's operations, so that gradients flow.
 pub fn to_planar(x: &Tensor, channels: usize) -> Result<Tensor> {
-    let [b, blocks, h, w] = blocked_dims(x.dims())?;
-    x.permute((0, 1, 4, 2, 3))?.contiguous()?.reshape((b, blocks * LANES, h, w))?.narrow(1, 0, channels)
+    let (b, blocks, h, w, lanes) = x.dims5()?;
+    x.permute((0, 1, 4, 2, 3))?.contiguous()?.reshape((b, blocks * lanes, h, w))?.narrow(1, 0, channels)
 }

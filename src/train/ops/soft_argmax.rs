@@ -5,9 +5,15 @@ use rayon::prelude::*;
 
 use super::{blocked_dims, floats, with_floats};
 use crate::nets::kernels::{Isa, LANES, line_probabilities};
+#[cfg(any(feature = "cudnn", test))]
+use crate::train::gpu;
 
 /// Logits of D bins, `[B, N / 16, 1, D, 16]`, to the expected bin, `[B, N]` (N up to whole blocks), in lixels.
 pub fn soft_argmax(logits: &Tensor) -> Result<Tensor> {
+    #[cfg(any(feature = "cudnn", test))]
+    if gpu::is_planar(logits) {
+        return gpu::soft_argmax(logits);
+    }
     logits.contiguous()?.apply_op1(SoftArgmax)
 }
 

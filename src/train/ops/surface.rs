@@ -9,6 +9,8 @@ use glam::Vec3;
 use rayon::prelude::*;
 
 use super::{floats, with_floats};
+#[cfg(feature = "cudnn")]
+use crate::train::gpu;
 
 /// Added to squared lengths, so that an edge without length has a gradient of 0 and not of 0 times infinity. Far
 /// below what f32 tells apart at any length of interest.
@@ -20,10 +22,13 @@ const SHORTEST: f32 = 1e-3;
 const EDGES: [[usize; 2]; 3] = [[0, 1], [0, 2], [1, 2]];
 
 /// The faces of a mesh whose surface is learnt.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Faces {
     faces: Arc<[[u32; 3]]>,
     vertices: usize,
+    /// The same on a GPU, once they were wanted there.
+    #[cfg(feature = "cudnn")]
+    there: Arc<std::sync::OnceLock<Arc<gpu::FacesThere>>>,
 }
 
 impl Faces {
@@ -35,7 +40,12 @@ impl Faces {
         if faces.is_empty() {
             bail!("a mesh without faces has no surface");
         }
-        Ok(Self { faces: faces.into(), vertices })
+        Ok(Self {
+            faces: faces.into(),
+            vertices,
+            #[cfg(feature = "cudnn")]
+            there: Arc::default(),
+        })
     }
 }
 
@@ -55,6 +65,17 @@ pub fn surface_losses(output: &Tensor, target: &Tensor, valid: &Tensor, faces: &
             valid.dims(),
             faces.vertices
         );
+    }
+    #[cfg(feature = "cudnn")]
+    if output.device().is_cuda() {
+        let there = if let Some(there) = faces.there.get() {
+            there
+        } else {
+            let there = gpu::FacesThere::new(output.device(), &faces.faces, vertices)?;
+            faces.there.get_or_init(|| Arc::new(there))
+        };
+        let losses = gpu::surface_losses(output, target, valid, Arc::clone(there))?;
+        return Ok([losses.get(0)?, losses.get(1)?]);
     }
     let wanted = with_floats([target, valid], |[target, valid]| {
         let people = target.par_chunks_exact(vertices * 3).zip(valid.par_chunks_exact(vertices));

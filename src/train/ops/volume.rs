@@ -5,10 +5,16 @@ use rayon::prelude::*;
 
 use super::{blocked_dims, floats, with_floats};
 use crate::nets::kernels::{Isa, LANES, volume_gradient, volume_marginals};
+#[cfg(any(feature = "cudnn", test))]
+use crate::train::gpu;
 
 /// Logits of volumes of D cells a side, `[B, N D / 16, D (y), D (x), 16]` with the depths of each as its channels, to the
 /// expected cell `[B, N, 3]`, x first. D is a multiple of 16.
 pub fn volume_soft_argmax(logits: &Tensor) -> Result<Tensor> {
+    #[cfg(any(feature = "cudnn", test))]
+    if gpu::is_planar(logits) {
+        return gpu::volume_soft_argmax(logits);
+    }
     logits.contiguous()?.apply_op1(VolumeSoftArgmax)
 }
 

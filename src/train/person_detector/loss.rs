@@ -29,7 +29,7 @@ pub struct Batch {
 
 impl Batch {
     /// From the cells of each picture, all of one size.
-    pub fn new(pictures: &[Vec<Cell>]) -> Result<Self> {
+    pub fn new(pictures: &[Vec<Cell>], device: &Device) -> Result<Self> {
         let (batch, count) = (pictures.len(), pictures.first().map_or(0, Vec::len));
         ensure!(count > 0 && pictures.iter().all(|cells| cells.len() == count), "pictures of one batch have one size");
         let all = || pictures.iter().flatten();
@@ -38,10 +38,10 @@ impl Batch {
             _ => [0.0, 0.0, 1.0, 1.0],
         });
         let share = |cell: &Cell| if let Cell::Person { share, .. } = cell { *share } else { 0.0 };
-        let tensor = |values: Vec<f32>| Tensor::from_vec(values, (batch, count), &Device::Cpu);
+        let tensor = |values: Vec<f32>| Tensor::from_vec(values, (batch, count), device);
         let shares: Vec<f32> = all().map(share).collect();
         Ok(Self {
-            corners: Tensor::from_vec(corners.collect::<Vec<f32>>(), (batch, count, 4), &Device::Cpu)?,
+            corners: Tensor::from_vec(corners.collect::<Vec<f32>>(), (batch, count, 4), device)?,
             is_person: tensor(shares.iter().map(|share| f32::from(*share > 0.0)).collect())?,
             counts: tensor(all().map(|cell| f32::from(*cell != Cell::Anything)).collect())?,
             cells: shares.iter().filter(|share| **share > 0.0).count().max(1) as f64,
@@ -135,7 +135,7 @@ mod tests {
             Target { corners: [40.0, 20.0, 70.0, 64.0], counts: true },
             Target { corners: [70.0, 0.0, 90.0, 20.0], counts: false },
         ];
-        let batch = Batch::new(&[cells(&people, [12, 8]), cells(&[], [12, 8])]).unwrap();
+        let batch = Batch::new(&[cells(&people, [12, 8]), cells(&[], [12, 8])], &Device::Cpu).unwrap();
         let said = Tensor::from_vec(numbers(2 * 8 * 12 * 5), (2, 8, 12, 5), &Device::Cpu).unwrap();
         (said, batch)
     }
@@ -226,7 +226,7 @@ mod tests {
             let loss = detection_loss(&Tensor::from_slice(said, (2, 8, 12, 5), &Device::Cpu)?, batch)?;
             Ok([loss.score.to_scalar()?, loss.boxes.to_scalar()?])
         };
-        let nobody = Batch::new(&[people.clone(), people])?;
+        let nobody = Batch::new(&[people.clone(), people], &Device::Cpu)?;
         assert!(loss(&said, &nobody)?[0] < 1e-6);
         said[(96 + at) * 5] = 20.0;
         assert!(loss(&said, &nobody)?[0] < 1e-6, "anything may be said there");
@@ -242,7 +242,7 @@ mod tests {
                 said.copy_from_slice(&[40.0, place[0], place[1], (w / 32.0).ln(), (h / 80.0).ln()]);
             }
         }
-        let one = Batch::new(&[first, cells(&[], [12, 8])])?;
+        let one = Batch::new(&[first, cells(&[], [12, 8])], &Device::Cpu)?;
         said[(96 + at) * 5] = -20.0;
         let [score, boxes] = loss(&said, &one)?;
         assert!(score < 1e-6 && boxes < 1e-5, "{score} {boxes}");

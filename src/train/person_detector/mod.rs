@@ -9,6 +9,7 @@ pub mod task;
 use candle_core::{Result, Tensor};
 
 use super::layers::{Conv, ConvNorm, Norm, Pass};
+use super::ops::to_planar;
 use super::params::{ParamsBuilder, Start};
 use super::resnet::Block;
 use crate::nets::layers::{Activation, ConvShape};
@@ -70,8 +71,7 @@ impl PersonDetector {
         let y2 = relu(&self.lateral2, &x2, Some(&up(&self.up3, &x3)?))?;
         let y1 = relu(&self.lateral1, &x1, Some(&up(&self.up2, &y2)?))?;
         let y = relu(&self.head, &y1, None)?;
-        // [B, 1, H/8, W/8, 16]
-        self.output.forward(pass, &y)?.narrow(4, 0, OUTPUTS)?.squeeze(1)
+        to_planar(&self.output.forward(pass, &y)?, OUTPUTS)?.permute((0, 2, 3, 1))
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
             let x = 8.0 * i as f32;
             vec![Target { corners: [x, 4.0, x + 24.0, 60.0], counts: true }]
         };
-        let batch = Batch::new(&(0..4).map(|i| cells(&people(i), [12, 8])).collect::<Vec<_>>())?;
+        let batch = Batch::new(&(0..4).map(|i| cells(&people(i), [12, 8])).collect::<Vec<_>>(), &Device::Cpu)?;
         let mut losses = Vec::new();
         for _ in 0..20 {
             let loss = detection_loss(&network.forward(&pass, &pictures)?, &batch)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
+use image::RgbImage;
 
 use super::PersonDetector;
 use super::loss::{Batch, detection_loss};
@@ -11,6 +12,7 @@ use super::pictures::{self, SIZE_PX, Sample};
 use super::targets::cells;
 use crate::body::Family;
 use crate::detect::nms::iou;
+use crate::nets::input::patches_tensor;
 use crate::nets::person_detector::{Config, STRIDE, input, people};
 use crate::synth::{Kind, Studio};
 use crate::train::layers::Pass;
@@ -36,8 +38,16 @@ impl DetectorTask {
     /// What the cells say of the pictures, `[B, rows, columns, 5]`.
     fn forward(&self, pass: &Pass, batch: &[&Sample]) -> Result<Tensor> {
         let pictures: Vec<_> = batch.iter().map(|sample| &sample.picture).collect();
-        Ok(self.network.forward(pass, &input(&pictures, &Device::Cpu)?)?)
+        let device = pass.device();
+        let pictures = if device.is_cpu() { input(&pictures, &device)? } else { input_by_bytes(&pictures, &device)? };
+        Ok(self.network.forward(pass, &pictures)?)
     }
+}
+
+/// The twin of [`input`] whose pictures cross to the device as bytes.
+fn input_by_bytes(pictures: &[&RgbImage], device: &Device) -> Result<Tensor> {
+    let pictures: Vec<RgbImage> = pictures.iter().map(|&picture| picture.clone()).collect();
+    Ok(((patches_tensor(&pictures, device)? - 114.0)? / 60.0)?)
 }
 
 impl Task for DetectorTask {
@@ -50,10 +60,8 @@ impl Task for DetectorTask {
     fn loss(&self, pass: &Pass, batch: &[&Sample]) -> Result<Loss> {
         let grid = SIZE_PX.map(|side| side / STRIDE);
         let targets: Vec<_> = batch.iter().map(|sample| cells(&sample.people, grid)).collect();
-        let loss = detection_loss(&self.forward(pass, batch)?, &Batch::new(&targets)?)?;
-        let parts = [("score", &loss.score), ("boxes", &loss.boxes), ("iou", &loss.iou)];
-        let parts = parts.map(|(name, part)| Ok((name, part.to_scalar()?)));
-        Ok(Loss { total: loss.total, parts: parts.into_iter().collect::<Result<_>>()? })
+        let loss = detection_loss(&self.forward(pass, batch)?, &Batch::new(&targets, &pass.device())?)?;
+        Ok(Loss { total: loss.total, parts: vec![("score", loss.score), ("boxes", loss.boxes), ("iou", loss.iou)] })
     }
 
     /// People who are found, with an overlap of a half and of three quarters, and boxes that are right, in percent; of
@@ -91,5 +99,21 @@ impl Task for DetectorTask {
 
     fn config_json(&self) -> String {
         format!(r#"{{"input": {}}}"#, SIZE_PX[0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_the_same_by_bytes() -> Result<()> {
+        let picture = |seed: u32| RgbImage::from_fn(64, 32, |x, y| image::Rgb([x as u8 * 3, (y + seed) as u8, 7]));
+        let pictures = [&picture(1), &picture(90)];
+        let expected = input(&pictures, &Device::Cpu)?;
+        let off = (input_by_bytes(&pictures, &Device::Cpu)? - &expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        // A division against a product with the reciprocal, of numbers up to 2.
+        assert!(off < 1e-6, "{off}");
+        Ok(())
     }
 }
