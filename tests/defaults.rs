@@ -31,7 +31,7 @@ const LEAST_FOUND: f64 = 0.9;
 /// Found where nobody is, of all who were found.
 const MOST_IMAGINED: f64 = 0.1;
 /// MPJPE, PA-MPJPE and the error of the root joint of people, and of hands.
-const MOST_MM: [f64; 3] = [90.0, 65.0, 300.0];
+const MOST_MM: [f64; 3] = [80.0, 60.0, 300.0];
 const MOST_OF_HANDS_MM: [f64; 3] = [25.0, 15.0, 80.0];
 /// All weights in the repository.
 const MOST_BYTES: u64 = 40_000_000;
