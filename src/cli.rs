@@ -126,7 +126,8 @@ pub struct TrainArgs {
     /// What the weights at first and the order of the samples follow from.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Weights to begin with, from another training of the same network, with patches of this or of another size.
+    /// Weights to begin with, from another training of the same network, with patches of this or of another size; those
+    /// of people help those of hands to begin, too.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
     /// `params`: weights of the trained first stage, which are written with those of the second.

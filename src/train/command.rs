@@ -10,7 +10,7 @@ use super::param_task::ParamTask;
 use super::params::Params;
 use super::person_detector::task::DetectorTask;
 use super::pose_task::PoseTask;
-use super::resize::read_resized;
+use super::resize::{is_of_another_mesh, read_alike, read_resized};
 use super::root_task::{self, RootTask};
 use super::session::{self, Options, Place, Progress};
 use super::task::Task;
@@ -67,6 +67,9 @@ fn begin(args: &TrainArgs, sizes: &NetSizes, params: &Params) -> Result<()> {
     let file = WeightFile::open(path)?;
     if args.network == Trainee::Root && file.shape("pose_backbone.conv1.weight").is_some() {
         return root_task::start_from_pose(params, &file);
+    }
+    if is_of_another_mesh(params, &file) {
+        return read_alike(params, &file);
     }
     read_resized(params, sizes, &file)
 }

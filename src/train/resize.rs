@@ -39,6 +39,25 @@ pub fn read_resized(params: &Params, sizes: &NetSizes, file: &WeightFile) -> Res
     read().with_context(|| format!("{} is not of this network, at whatever size of the patches", file.path().display()))
 }
 
+/// A tensor of I2L-MeshNet with a row for every vertex.
+const VERTICES: &str = "mesh_net.conv_x.0.weight";
+
+/// The weights are of I2L-MeshNet, as `params` are, but of a mesh of other vertices.
+pub fn is_of_another_mesh(params: &Params, file: &WeightFile) -> bool {
+    let own = params.names().find(|(name, _)| *name == VERTICES).and_then(|(_, shape)| shape.first());
+    own.is_some_and(|own| file.shape(VERTICES).is_some_and(|shape| shape.first() != Some(own)))
+}
+
+/// Takes from weights what has the same name and shape; the rest stays as it is. From the body to the hand, those are
+/// the trunks and whatever else does not count joints or vertices.
+pub fn read_alike(params: &Params, file: &WeightFile) -> Result<()> {
+    let own = params.tensors()?;
+    params.read(|name| {
+        let own = own.get(name).with_context(|| format!("no parameter {name}"))?;
+        Ok(if file.shape(name) == Some(own.dims()) { file.tensor(name, &Device::Cpu)? } else { own.clone() })
+    })
+}
+
 /// `conv_z_1`, a linear layer to `[channels * D]` and its norm. Interpolated is what they compute together before the
 /// ReLU, which the new ones then compute exactly; the new norm has the deviation that its row should have, so that
 /// training finds it in order.
@@ -215,6 +234,33 @@ mod tests {
             };
             assert!((weight - expected).abs() < 1e-3, "{weight} instead of {expected} at {output} {input} {tap}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_hand_begins_with_the_trunk_of_a_body() -> Result<()> {
+        let build = |seed, joints, vertices| Params::build(seed, |b| I2l::new(&sizes(64), joints, vertices, b)).0;
+        let (body, hand, before) = (build(1, 3, 40), build(2, 2, 24), build(2, 2, 24));
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("body.safetensors");
+        save_weights(&body, "{}", &path)?;
+        let file = WeightFile::open(&path)?;
+        assert!(is_of_another_mesh(&hand, &file) && !is_of_another_mesh(&body, &file));
+        assert!(read_resized(&hand, &sizes(64), &file).is_err());
+        read_alike(&hand, &file)?;
+        let [body, hand, before] = [&body, &hand, &before].map(Params::tensors);
+        let (body, hand, before) = (body?, hand?, before?);
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        let mut taken = 0;
+        for (name, tensor) in &hand {
+            let alike = body[name].dims() == tensor.dims();
+            let expected = if alike { &body[name] } else { &before[name] };
+            assert_eq!(values(tensor)?, values(expected)?, "{name}");
+            let counts = ["conv_x.", "conv_y.", "conv_z_2.", "pose2feat.conv.0.weight"];
+            assert_eq!(alike, !counts.iter().any(|part| name.contains(part)), "{name}");
+            taken += usize::from(alike);
+        }
+        assert!(taken > hand.len() / 2);
         Ok(())
     }
 
