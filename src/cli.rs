@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::app::WindowOptions;
+use crate::body::Family;
 use crate::detect::coco;
 use crate::models;
 use crate::result::{EstimatorKind, MeshSource};
@@ -63,11 +64,11 @@ pub enum CommandArgs {
     Convert(ConvertArgs),
     /// Write the project's own, licence-free body and hand: in SMPL's npz layout, as OBJ and as GLB.
     Body(BodyArgs),
-    /// Write pictures of people that do not exist, with everything that is true of them in COCO's format.
+    /// Write pictures of people or hands that do not exist, with everything that is true of them in COCO's format.
     Synth(SynthArgs),
     /// Measure the whole pipeline where the truth is known, with the papers' metrics.
     Eval(EvalArgs),
-    /// Train a network on synthetic people; what is in the folder already goes on.
+    /// Train a network on synthetic people or hands; what is in the folder already goes on.
     Train(TrainArgs),
     /// Repeat the ablations of I2L-MeshNet's paper on synthetic people, at a small scale.
     Ablate(AblateArgs),
@@ -76,7 +77,7 @@ pub enum CommandArgs {
 /// Networks that `train` knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Trainee {
-    /// I2L-MeshNet for the body.
+    /// I2L-MeshNet.
     Mesh,
     /// RootNet.
     Root,
@@ -84,7 +85,7 @@ pub enum Trainee {
     Params,
     /// 3D PoseNet, with MuCo-3DHP's joints.
     Pose,
-    /// The light detector of people.
+    /// The light detector.
     Detector,
 }
 
@@ -94,6 +95,9 @@ pub struct TrainArgs {
     /// The network.
     #[arg(value_enum)]
     pub network: Trainee,
+    /// What it is to see: people, or right hands.
+    #[arg(long, value_enum, default_value_t)]
+    pub of: Family,
     /// Folder of checkpoint.safetensors, weights.safetensors, curves.csv and curves.png.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -192,9 +196,9 @@ pub struct PipelineArgs {
     /// Numbers that an NVIDIA GPU computes with (builds with cuDNN).
     #[arg(long, value_enum, default_value_t)]
     pub precision: Precision,
-    /// Network that turns a person's patch into a body.
-    #[arg(long, value_enum, default_value_t)]
-    pub estimator: EstimatorKind,
+    /// Network that turns a person's patch into a body [default: body; of synthetic hands: hand].
+    #[arg(long, value_enum)]
+    pub estimator: Option<EstimatorKind>,
     /// Mesh that is shown and written: from the lixels, or from the parameter stage.
     #[arg(long, value_enum, default_value_t)]
     pub mesh: MeshSource,
@@ -246,8 +250,8 @@ pub struct PipelineArgs {
 /// Arguments of the window.
 #[derive(Debug, Args)]
 pub struct WindowArgs {
-    /// Where frames come from: synthetic or synthetic:SEED (people that do not exist), webcam or webcam:N, a video, a
-    /// picture or a folder of pictures [default: synthetic].
+    /// Where frames come from: synthetic or synthetic:SEED (people that do not exist), synthetic:hands or
+    /// synthetic:hands:SEED, webcam or webcam:N, a video, a picture or a folder of pictures [default: synthetic].
     #[arg(long, value_name = "S")]
     pub source: Option<SourceSpec>,
     /// Size of the window in points.
@@ -261,8 +265,8 @@ pub struct WindowArgs {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Where frames come from: synthetic or synthetic:SEED (people that do not exist), webcam or webcam:N, a video, a
-    /// picture or a folder of pictures.
+    /// Where frames come from: synthetic or synthetic:SEED (people that do not exist), synthetic:hands or
+    /// synthetic:hands:SEED, webcam or webcam:N, a video, a picture or a folder of pictures.
     #[arg(long, value_name = "S")]
     pub source: SourceSpec,
     /// Stop after so many frames.
@@ -300,7 +304,9 @@ pub struct BenchArgs {
     /// Timed runs of each network and batch.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
-    /// Only networks whose name contains this; repeat it for more.
+    /// Only networks whose name contains this; repeat it for more. `published_start` is timed only where it is named:
+    /// it writes checkpoints of the published sizes, 900 MB, into the system's folder for temporary files, and times
+    /// the start to the first mesh.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
     /// Folder of checkpoints, for the default path [default: `LIXELSCOPE_MODELS`, else the platform's data folder].
@@ -309,9 +315,10 @@ pub struct BenchArgs {
     /// Batch sizes.
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4])]
     pub batch: Vec<usize>,
-    /// Threads of the networks on the CPU; all processors' where it is not said.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
+    /// Threads of the networks on the CPU, and a table of how they scale where there are several numbers; all
+    /// processors' where it is not said.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Vec<u32>,
     /// Also write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -357,7 +364,7 @@ pub struct SynthArgs {
     /// Folder for the pictures and annotations.json; made if it is not there.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// People who move about in rooms and streets, or any poses in heavy clutter.
+    /// What the pictures show.
     #[arg(long, value_enum, default_value_t)]
     pub kind: Kind,
     /// Size of the pictures.
@@ -380,7 +387,7 @@ pub struct EvalArgs {
     /// At most so many pictures [default: 1000 synthetic ones, or the whole dataset].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub count: Option<u64>,
-    /// People who move about in rooms and streets, or any poses in heavy clutter.
+    /// What the synthetic pictures show; of hands, the estimator of hands is taken.
     #[arg(long, value_enum, default_value_t, conflicts_with = "dataset")]
     pub split: Kind,
     /// Size of the synthetic pictures.
@@ -417,12 +424,15 @@ impl WindowArgs {
 }
 
 impl PipelineArgs {
-    /// Reads the files that the arguments name and checks everything.
-    pub fn settings(&self) -> Result<Settings> {
+    /// Reads the files that the arguments name and checks everything. `shown` is what is expected in the frames.
+    pub fn settings(&self, shown: Kind) -> Result<Settings> {
         let mut settings = Settings::with_models(models_folder(self.models.as_deref())?);
         settings.backend = self.backend;
         settings.precision = self.precision;
-        settings.estimator = self.estimator;
+        settings.estimator = self.estimator.unwrap_or(match shown.family() {
+            Family::Smpl => EstimatorKind::Body,
+            Family::Mano => EstimatorKind::Hand,
+        });
         settings.mesh_source = self.mesh;
         settings.boxes = self.box_source()?;
         settings.detect_every = self.detect_every;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::body::Family;
 use crate::cli::{self, DoctorArgs};
 use crate::models::{self, Entry, Origin, Role, Status};
 use crate::pipeline::infer;
@@ -125,13 +126,13 @@ fn needs(folder: &Path, entries: &[Entry], kind: EstimatorKind) -> Needs {
         EstimatorKind::Skeleton => (Role::PoseNet3d, None, Role::RootNet),
     };
     let mut needs = Needs::default();
-    let detector = found(Role::Detector).or_else(|| found(Role::LightDetector));
-    match &detector {
-        None => needs.makes_do.push("boxes are yours to give (--box, --whole-frame): there is no detector"),
-        Some(_) if kind == EstimatorKind::Hand => {
-            needs.makes_do.push("boxes are yours to give (--box, --whole-frame): detectors find people, not hands");
-        }
-        Some(_) => needs.uses.extend(detector),
+    let detector = match kind.family() {
+        Family::Smpl => found(Role::Detector).or_else(|| found(Role::LightDetector)),
+        Family::Mano => found(Role::HandDetector),
+    };
+    match detector {
+        None => needs.makes_do.push("boxes are yours to give (--box, --whole-frame): there is no detector for it"),
+        Some(detector) => needs.uses.push(detector),
     }
     match found(root) {
         None => {

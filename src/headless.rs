@@ -29,7 +29,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the command.
 pub fn run(args: &RunArgs) -> Result<()> {
-    let settings = args.pipeline.settings()?;
+    let settings = args.pipeline.settings(args.source.kind())?;
     if args.obj && settings.estimator == EstimatorKind::Skeleton {
         return Err(BadInput("--obj: the skeleton estimator makes no mesh; use --estimator body or hand".into()).into());
     }
@@ -116,7 +116,7 @@ pub(crate) fn load_stages(settings: Settings) -> Result<Stages> {
         }
         infer::Progress::Loaded(part) => match part {
             infer::Part::Backend(name) => log::info!("networks run on {name}"),
-            infer::Part::Detector(_, detector) => stages.detector = Some(detector),
+            infer::Part::Detector(_, _, detector) => stages.detector = Some(detector),
             infer::Part::Root(_, root) => stages.root = Some(root),
             infer::Part::Estimator { estimator, body, .. } => {
                 stages.estimator = Some(estimator);
@@ -208,11 +208,11 @@ pub fn export_bodies(args: &BodyArgs) -> Result<()> {
     Ok(())
 }
 
-/// `lixelscope synth`: pictures of people that do not exist.
+/// `lixelscope synth`: pictures of people or hands that do not exist.
 pub fn synth(args: &SynthArgs) -> Result<()> {
     let order = Order { kind: args.kind, seed: args.seed, count: args.count, size: args.size };
     let bar = progress_bar(Some(order.count));
-    dataset::write(&Studio::new()?, &order, &args.out, || bar.inc(1))?;
+    dataset::write(&Studio::of(order.kind.family())?, &order, &args.out, || bar.inc(1))?;
     bar.finish_and_clear();
     log::info!("{} pictures and {} written to {}", order.count, dataset::ANNOTATIONS, args.out.display());
     Ok(())

@@ -19,7 +19,7 @@
 //! - who runs it: [`pipeline`] (stages and threads);
 //! - who shows it: [`render`] (wgpu), [`ui`] (egui), [`app`] (the window), [`record`] (files), [`headless`] (`run`
 //!   and `convert`), [`mod@bench`], [`doctor`], [`cli`] (arguments);
-//! - people that do not exist: [`synth`] (scenes with exact ground truth);
+//! - people and hands that do not exist: [`synth`] (scenes with exact ground truth);
 //! - how good it is: [`eval`] (the papers' metrics), [`train`] (losses, networks with gradients, the optimiser).
 
 pub mod result;

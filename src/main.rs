@@ -38,5 +38,5 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn window(args: &WindowArgs) -> Result<()> {
-    app::run(args.pipeline.settings()?, Some(args.source()), args.options())
+    app::run(args.pipeline.settings(args.source().kind())?, Some(args.source()), args.options())
 }

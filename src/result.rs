@@ -7,7 +7,7 @@ use std::sync::Arc;
 use glam::Vec3;
 use serde::{Deserialize, Serialize};
 
-use crate::body::Topology;
+use crate::body::{Family, Topology};
 use crate::capture::Frame;
 use crate::crop::Crop;
 use crate::space::{Intrinsics, RectPx};
@@ -23,6 +23,16 @@ pub enum EstimatorKind {
     Hand,
     /// 3D PoseNet: joints alone.
     Skeleton,
+}
+
+impl EstimatorKind {
+    /// People or hands: what must be found for it.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Body | Self::Skeleton => Family::Smpl,
+            Self::Hand => Family::Mano,
+        }
+    }
 }
 
 /// Which of the two meshes of I2L-MeshNet is shown and written.

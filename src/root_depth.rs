@@ -9,6 +9,8 @@ use crate::space::{Intrinsics, RectPx};
 
 /// Width and height of the box that a person is taken to fill, metres; the published checkpoints' one.
 pub const REAL_BOX_M: [f32; 2] = [2.0, 2.0];
+/// The same of a hand.
+pub const REAL_HAND_BOX_M: [f32; 2] = [0.3, 0.3];
 
 /// k: the distance at which a real box of `real_box_m` has the area of the processed box `rect`. Metres.
 pub fn k_m(camera: &Intrinsics, rect: &RectPx, real_box_m: [f32; 2]) -> f32 {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::PixelFormat;
@@ -12,6 +13,7 @@ use crate::detect::coco;
 pub use crate::nets::Precision;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::space::{Intrinsics, RectPx};
+use crate::synth::Kind;
 
 /// Where people's boxes come from.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,27 +96,33 @@ pub enum SourceSpec {
     Webcam(u32),
     /// A picture, a folder of pictures, or a video file; which of them is told by looking.
     Path(PathBuf),
-    /// People that do not exist, from a seed.
-    Synthetic(u64),
+    /// People or hands that do not exist, from a seed.
+    Synthetic(Kind, u64),
 }
 
 impl Default for SourceSpec {
     /// People that do not exist: they are there on every machine.
     fn default() -> Self {
-        Self::Synthetic(Self::DEFAULT_SEED)
+        Self::Synthetic(Kind::default(), Self::DEFAULT_SEED)
     }
 }
 
 impl SourceSpec {
     /// The scene that is shown when nothing else is asked for.
     pub const DEFAULT_SEED: u64 = 23;
+
+    /// What a synthetic source shows; of others, people are expected.
+    pub fn kind(&self) -> Kind {
+        if let Self::Synthetic(kind, _) = self { *kind } else { Kind::default() }
+    }
 }
 
 impl fmt::Display for SourceSpec {
     /// As the user writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Synthetic(seed) => write!(f, "synthetic:{seed}"),
+            Self::Synthetic(kind, seed) if *kind == Kind::default() => write!(f, "synthetic:{seed}"),
+            Self::Synthetic(kind, seed) => write!(f, "synthetic:{}:{seed}", kind.name()),
             Self::Webcam(index) => write!(f, "webcam:{index}"),
             Self::Path(path) => write!(f, "{}", path.display()),
         }
@@ -124,7 +132,7 @@ impl fmt::Display for SourceSpec {
 impl FromStr for SourceSpec {
     type Err = anyhow::Error;
 
-    /// `synthetic`, `synthetic:7`, `webcam`, `webcam:2`, `2`, `/dev/video2`, or a path (a file that is named like a number: `./2`).
+    /// `synthetic`, `synthetic:7`, `synthetic:hands`, `synthetic:hands:7`, `webcam`, `webcam:2`, `2`, `/dev/video2`, or a path (a file that is named like a number: `./2`).
     fn from_str(text: &str) -> Result<Self> {
         let index = |number: &str| {
             number
@@ -134,13 +142,16 @@ impl FromStr for SourceSpec {
         if text.trim().is_empty() {
             bail!("an empty source; write synthetic, webcam, webcam:1, or the path of a picture, a folder or a video");
         }
-        if text == "synthetic" {
-            return Ok(Self::default());
-        }
-        if let Some(seed) = text.strip_prefix("synthetic:") {
-            let seed = seed.parse();
-            return seed.map(Self::Synthetic).with_context(|| {
-                format!("\"{text}\" names no scene; write synthetic, or synthetic:7 with any whole number from 0 on")
+        if let Some(what) = text.strip_prefix("synthetic").filter(|what| what.is_empty() || what.starts_with(':')) {
+            let mut words = what.split(':').skip(1).peekable();
+            let kind = words.peek().and_then(|word| Kind::from_str(word, false).ok());
+            let seed = if kind.is_some() { words.nth(1) } else { words.next() };
+            let seed = seed.map_or(Ok(Self::DEFAULT_SEED), str::parse).ok().filter(|_| words.next().is_none());
+            return seed.map(|seed| Self::Synthetic(kind.unwrap_or_default(), seed)).with_context(|| {
+                format!(
+                    "\"{text}\" names no scene; write synthetic, synthetic:7 with any whole number from 0 on, or \
+                     synthetic:hands:7"
+                )
             });
         }
         if text == "webcam" {

@@ -13,12 +13,12 @@ use anyhow::{Context, Result, bail, ensure};
 use image::{Rgb, RgbImage};
 use lixelscope::capture::{FrameSource, Next, SourceKind};
 use lixelscope::eval::live;
-use lixelscope::models::Origin;
+use lixelscope::models::{Origin, Role};
 use lixelscope::pipeline::stages::Pass;
 use lixelscope::pipeline::{Stages, infer};
 use lixelscope::result::{EstimatorKind, RootSource};
 use lixelscope::settings::Settings;
-use lixelscope::synth::SyntheticSource;
+use lixelscope::synth::{Kind, SyntheticSource};
 use serde_json::Value;
 
 // What the weights in assets/weights must reach on the first frames of the film of seed 7, which no training has seen.
@@ -30,21 +30,21 @@ const FRAMES: usize = 50;
 const LEAST_FOUND: f64 = 0.9;
 /// Found where nobody is, of all who were found.
 const MOST_IMAGINED: f64 = 0.1;
-const MOST_MPJPE_MM: f64 = 90.0;
-const MOST_PA_MPJPE_MM: f64 = 65.0;
-const MOST_ROOT_MM: f64 = 300.0;
+/// MPJPE, PA-MPJPE and the error of the root joint of people, and of hands.
+const MOST_MM: [f64; 3] = [90.0, 65.0, 300.0];
+const MOST_OF_HANDS_MM: [f64; 3] = [25.0, 15.0, 80.0];
 /// All weights in the repository.
 const MOST_BYTES: u64 = 40_000_000;
 
 /// The stages as the program loads them, with this models folder.
-fn stages(models: &Path) -> Result<Stages> {
-    let settings = Settings::with_models(models.to_owned());
+fn stages(models: &Path, estimator: EstimatorKind) -> Result<Stages> {
+    let settings = Settings { estimator, ..Settings::with_models(models.to_owned()) };
     let mut stages = Stages::new(settings.clone());
     let mut missing = Vec::new();
     infer::load(&settings, infer::Wanted::All, &mut |progress| {
         let infer::Progress::Loaded(part) = progress else { return };
         match part {
-            infer::Part::Detector(_, detector) => stages.detector = Some(detector),
+            infer::Part::Detector(_, _, detector) => stages.detector = Some(detector),
             infer::Part::Root(_, root) => stages.root = Some(root),
             infer::Part::Estimator { estimator, body, .. } => {
                 stages.estimator = Some(estimator);
@@ -61,12 +61,22 @@ fn stages(models: &Path) -> Result<Stages> {
 
 #[test]
 fn people_of_a_film_are_found_and_measured() -> Result<()> {
+    film(Kind::Scenes, EstimatorKind::Body, MOST_MM)
+}
+
+#[test]
+#[ignore = "until weights for hands are in assets/weights"]
+fn hands_of_a_film_are_found_and_measured() -> Result<()> {
+    film(Kind::Hands, EstimatorKind::Hand, MOST_OF_HANDS_MM)
+}
+
+fn film(kind: Kind, estimator: EstimatorKind, most_mm: [f64; 3]) -> Result<()> {
     let nothing = tempfile::tempdir()?;
-    let mut stages = stages(nothing.path())?;
+    let mut stages = stages(nothing.path(), estimator)?;
     let weights = stages.weights();
     assert_eq!(weights.len(), 3, "{weights:?}");
     assert!(weights.iter().all(|weights| weights.origin == Origin::BuiltIn), "{weights:?}");
-    let mut source = SyntheticSource::open(SEED)?;
+    let mut source = SyntheticSource::open(kind, SEED)?;
     let (mut wanted, mut found, mut imagined) = (0, 0, 0);
     let (mut sums, mut measured) = ([0.0; 3], 0);
     for _ in 0..FRAMES {
@@ -87,32 +97,35 @@ fn people_of_a_film_are_found_and_measured() -> Result<()> {
             }
         }
     }
-    let [mpjpe_mm, pa_mpjpe_mm, root_mm] = sums.map(|sum| sum / f64::from(measured.max(1)));
+    let means = sums.map(|sum| sum / f64::from(measured.max(1)));
     let shares = [f64::from(found) / wanted as f64, f64::from(imagined) / f64::from((found + imagined).max(1))];
-    println!(
-        "found {:.3}, imagined {:.3}, MPJPE {mpjpe_mm:.1} mm, PA {pa_mpjpe_mm:.1} mm, root {root_mm:.0} mm",
-        shares[0], shares[1]
-    );
+    println!("found and imagined: {shares:.3?}; MPJPE, PA-MPJPE and root: {means:.1?} mm");
     assert!(shares[0] >= LEAST_FOUND && shares[1] <= MOST_IMAGINED, "found and imagined: {shares:?}");
-    assert!(mpjpe_mm <= MOST_MPJPE_MM, "MPJPE {mpjpe_mm:.1} mm");
-    assert!(pa_mpjpe_mm <= MOST_PA_MPJPE_MM, "PA-MPJPE {pa_mpjpe_mm:.1} mm");
-    assert!(root_mm <= MOST_ROOT_MM, "root joints {root_mm:.1} mm");
+    assert!(means.iter().zip(most_mm).all(|(mean, most)| *mean <= most), "MPJPE, PA-MPJPE and root: {means:?} mm");
     Ok(())
 }
 
 #[test]
 fn the_weights_are_small_and_say_how_they_are_to_be_read() -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/weights");
-    let mut bytes = 0;
-    for role in ["person_detector", "rootnet", "i2l_body"] {
-        let path = folder.join(format!("{role}.safetensors"));
-        bytes += fs::metadata(&path).with_context(|| path.display().to_string())?.len();
+    let (mut bytes, mut roles) = (0, Vec::new());
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let Some(role) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".safetensors")) else {
+            continue;
+        };
+        bytes += fs::metadata(&path)?.len();
         let file = lixelscope::nets::weights::WeightFile::open(&path)?;
         ensure!(file.config().is_some(), "{role} has no configuration in its metadata");
         ensure!(
             file.names().all(|name| !name.starts_with("optimizer.")),
             "{role} has the state of its training with it"
         );
+        ensure!(Role::ALL.iter().any(|known| known.stem() == role), "nobody asks for {role}");
+        roles.push(role.to_owned());
+    }
+    for role in ["person_detector", "rootnet", "i2l_body"] {
+        ensure!(roles.iter().any(|there| there == role), "{role} is missing");
     }
     ensure!(bytes < MOST_BYTES, "{bytes} bytes of weights");
     Ok(())
@@ -203,7 +216,7 @@ fn stand_in_meshes_of_the_user_need_no_body_model() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/weights/i2l_body.safetensors");
     fs::copy(from, folder.path().join("i2l_body_trained_here.safetensors"))?;
-    let stages = stages(folder.path())?;
+    let stages = stages(folder.path(), EstimatorKind::Body)?;
     let weights = stages.weights();
     ensure!(weights.iter().filter(|weights| weights.origin == Origin::BuiltIn).count() == 2, "{weights:?}");
     let estimator = stages.estimator.as_ref().context("an estimator")?;

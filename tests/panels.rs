@@ -15,6 +15,7 @@ use lixelscope::pipeline::{Command, Phase, Status};
 use lixelscope::render::MeshColour;
 use lixelscope::result::{EstimatorKind, FrameResult, Landmark, MeshSource};
 use lixelscope::settings::{BoxSource, CameraSetting, SourceSpec};
+use lixelscope::synth::Kind;
 use lixelscope::ui::{self, Action, Output, State, View, Webcams};
 
 /// What the panels read, and what they answered.
@@ -380,6 +381,23 @@ fn webcams_are_listed_when_asked_for() {
     window.get_by_label("2: USB Camera").click();
     window.run();
     assert_eq!(window.state_mut().commands(), [Command::Source(SourceSpec::Webcam(2))]);
+}
+
+#[test]
+fn synthetic_hands_come_with_the_estimator_of_hands() {
+    let mut window = window(with_people());
+    let choose = |window: &mut Harness<'_, Bench>, name: &str| {
+        window.get_by_label("Source").click();
+        window.run();
+        window.get_by_label(name).click();
+        window.run();
+        window.state_mut().commands()
+    };
+    let hands = Command::Source(SourceSpec::Synthetic(Kind::Hands, SourceSpec::DEFAULT_SEED));
+    let found = choose(&mut window, "Synthetic hands");
+    assert_eq!(found, [hands, Command::Estimator(EstimatorKind::Hand)]);
+    let found = choose(&mut window, "Synthetic people");
+    assert_eq!(found, [Command::Source(SourceSpec::default()), Command::Estimator(EstimatorKind::Body)]);
 }
 
 #[test]

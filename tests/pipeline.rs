@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use glam::{Vec2, Vec3};
 use image::{Rgb, RgbImage};
+use lixelscope::body::Family;
 use lixelscope::capture::{Frame, FrameSource, Next, SourceKind};
 use lixelscope::crop::Crop;
 use lixelscope::detect::{Detector, PersonBox};
@@ -160,7 +161,7 @@ fn loads(make: impl Fn() -> FakeEstimator + Send + Sync + 'static) -> Arc<LoadNe
         let mut loaded = |part| tell(Progress::Loaded(part));
         if wanted == Wanted::All {
             loaded(Part::Backend("fake".into()));
-            loaded(Part::Detector(DetectorKind::Auto, Box::new(FakeDetector::default())));
+            loaded(Part::Detector(DetectorKind::Auto, settings.estimator.family(), Box::new(FakeDetector::default())));
         }
         loaded(Part::Root(settings.estimator, Box::new(FakeRoot)));
         loaded(Part::Estimator { kind: settings.estimator, estimator: Box::new(make()), body: None });
@@ -545,8 +546,8 @@ fn another_detector_takes_the_place_of_the_first_when_it_is_there() {
             if wanted == Wanted::Detector {
                 // The one of an earlier choice comes late.
                 let late = FakeDetector(Arc::new(AtomicU64::new(1_000_000)));
-                tell(Progress::Loaded(Part::Detector(settings.detector, Box::new(other.clone()))));
-                tell(Progress::Loaded(Part::Detector(DetectorKind::MaskRcnn, Box::new(late))));
+                tell(Progress::Loaded(Part::Detector(settings.detector, Family::Smpl, Box::new(other.clone()))));
+                tell(Progress::Loaded(Part::Detector(DetectorKind::MaskRcnn, Family::Smpl, Box::new(late))));
             } else {
                 first(settings, wanted, tell);
             }

@@ -358,13 +358,15 @@ fn bench_prints_a_table_and_writes_the_same() {
     let json = dir.path().join("bench.json");
     let mut command = lixelscope();
     command.args(["bench", "--backend", "cpu", "--only", "rootnet", "--runs", "2", "--batch", "1,2"]);
-    command.args(["--threads", "1", "--json"]);
+    command.args(["--threads", "1,2", "--json"]);
     let output = command.arg(&json).output().unwrap();
     expect_code(&output, 0);
     let report: Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     let rows = report["rows"].as_array().unwrap();
     let totals: Vec<_> = rows.iter().filter(|row| row["stage"] == "total").collect();
-    assert_eq!(totals.len(), 2);
+    let timed: Vec<_> =
+        totals.iter().map(|row| [&row["threads"], &row["batch"]].map(|v| v.as_u64().unwrap())).collect();
+    assert_eq!(timed, [[1, 1], [1, 2], [2, 1], [2, 2]]);
     let text = String::from_utf8(output.stdout).unwrap();
     for row in totals {
         let (median, p95) = (row["median_ms"].as_f64().unwrap(), row["p95_ms"].as_f64().unwrap());
@@ -376,7 +378,11 @@ fn bench_prints_a_table_and_writes_the_same() {
         assert!((2.0..8.0).contains(&billions), "{billions} G multiply-adds");
         assert!(share > 0.0 && share < 1.5, "{share} of the peak");
     }
-    assert_eq!(report["threads"], 1);
+    assert_eq!(report["threads"], serde_json::json!([1, 2]));
+    // How they scale: a line for each batch, the first number of threads as the measure.
+    let scaling = text.split_once("2 threads\n").map_or("", |(_, rest)| rest);
+    assert_eq!(scaling.lines().count(), 2, "{text}");
+    assert!(scaling.lines().all(|line| line.starts_with("rootnet") && line.contains("( 1.00 x)")), "{scaling}");
     let cost = &report["networks"][0];
     assert!(cost["network"] == "rootnet" && cost["start_ms"].as_f64().unwrap() > 0.0, "{cost}");
     if cfg!(target_os = "linux") {

@@ -19,9 +19,11 @@ use image::RgbImage;
 use lixelscope::nets::NetSizes;
 use lixelscope::nets::i2l::{I2l, I2lShape};
 use lixelscope::nets::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features, plain_runs};
-use lixelscope::nets::maskrcnn::box_head::ScoredBox;
+use lixelscope::nets::maskrcnn::box_head::{ROI_SIDE, ScoredBox};
+use lixelscope::nets::maskrcnn::fpn::CHANNELS;
 use lixelscope::nets::maskrcnn::roi_align::RoiMaps;
 use lixelscope::nets::maskrcnn::{self, MaskRcnn, Query};
+use lixelscope::nets::person_detector::{self, PersonDetector};
 use lixelscope::nets::posenet3d::{MUCO, PoseNet3d};
 use lixelscope::nets::resnet::{Depth, Stages, Stem};
 use lixelscope::nets::rootnet::RootNet;
@@ -77,7 +79,8 @@ fn zeros() -> VarBuilder<'static> {
 fn the_steady_state_takes_no_memory_and_no_plain_layer() -> Result<()> {
     chain()?;
     whole_networks()?;
-    detector()?;
+    mask_rcnn()?;
+    light_detector()?;
     assert_eq!(plain_runs(), 0, "a layer of a network on the CPU went candle's way");
 
     // The counter counts.
@@ -107,10 +110,15 @@ fn chain() -> Result<()> {
     Ok(())
 }
 
-/// The networks that read patches allocate little more than what they return.
+/// The networks that read patches allocate little more than what they return: with the published widths, and with those
+/// of the built-in weights.
 fn whole_networks() -> Result<()> {
-    let sizes = NetSizes::new(18, 128, 32)?;
-    let patches = Tensor::zeros((2, 3, 128, 128), DType::F32, &Device::Cpu)?;
+    patch_networks(NetSizes::new(18, 128, 32)?, 6890)?;
+    patch_networks(NetSizes::new(18, 96, 24)?.with_widths(32, 128), 2843)
+}
+
+fn patch_networks(sizes: NetSizes, vertices: usize) -> Result<()> {
+    let patches = Tensor::zeros((2, 3, sizes.input(), sizes.input()), DType::F32, &Device::Cpu)?;
     let input = bytes_of(&patches);
 
     let root = RootNet::load(sizes, &zeros())?;
@@ -123,13 +131,7 @@ fn whole_networks() -> Result<()> {
     // The normalised patch is made in two steps; the heads' maps are smaller.
     assert!(bytes <= 3 * input, "rootnet allocates {bytes} bytes");
 
-    let skeleton = PoseNet3d::load(sizes, 21, &zeros())?;
-    let [count, bytes] = per_frame(|| skeleton.forward_flip_averaged(&patches, &MUCO).map(drop))?;
-    println!("posenet3d: {count} allocations, {bytes} bytes in large ones; input {input}");
-    // The mirrored patches make twice the input, which is put together and normalised in two steps.
-    assert!(bytes <= 9 * input, "posenet3d allocates {bytes} bytes");
-
-    let body = I2l::load(sizes, I2lShape { joints: 29, vertices: 6890, params: None }, &zeros())?;
+    let body = I2l::load(sizes, I2lShape { joints: 29, vertices, params: None }, &zeros())?;
     let mut returned = 0;
     let [count, bytes] = per_frame(|| {
         let output = body.forward(&patches)?;
@@ -146,6 +148,15 @@ fn whole_networks() -> Result<()> {
     println!("i2l: {count} allocations, {bytes} bytes in large ones; input {input}, returned {returned}");
     // Logits and probabilities; the patch; the Gaussians' factors and their share of the convolution.
     assert!(bytes <= 2 * returned + 16 * input, "I2L-MeshNet allocates {bytes} bytes");
+
+    // Its volumes are read in blocks of 16 bins.
+    if sizes.heatmap().is_multiple_of(16) {
+        let skeleton = PoseNet3d::load(sizes, 21, &zeros())?;
+        let [count, bytes] = per_frame(|| skeleton.forward_flip_averaged(&patches, &MUCO).map(drop))?;
+        println!("posenet3d: {count} allocations, {bytes} bytes in large ones; input {input}");
+        // The mirrored patches make twice the input, which is put together and normalised in two steps.
+        assert!(bytes <= 9 * input, "posenet3d allocates {bytes} bytes");
+    }
     Ok(())
 }
 
@@ -153,16 +164,48 @@ fn bytes_of(tensor: &Tensor) -> usize {
     tensor.elem_count() * 4
 }
 
-/// The detector's memory depends on what it sees; here only the ways of its layers are of interest.
-fn detector() -> Result<()> {
-    let config = maskrcnn::Config { layers: 18, norm_eps: BN_EPS, shorter_side: 64, ..maskrcnn::Config::default() };
+/// Mask R-CNN's trunk allocates nothing, the rest less than the regions have, which are in memory that has been used.
+fn mask_rcnn() -> Result<()> {
+    const REGIONS: usize = 50;
+    let config = maskrcnn::Config {
+        layers: 18,
+        norm_eps: BN_EPS,
+        shorter_side: 64,
+        proposals: REGIONS,
+        ..maskrcnn::Config::default()
+    };
     let net = MaskRcnn::load(config, &zeros())?;
     let picture = RgbImage::new(64, 64);
-    net.detect(&picture, Query { labels: None, masks: true })?;
-    // Weights of zero find nothing, so the mask head is given something.
+    let query = Query { labels: None, masks: true };
     let batch = net.prepare(&[&picture])?;
+    let [count, bytes] = per_frame(|| {
+        let pyramid = net.backbone.forward(&batch.pixels)?;
+        assert!(pyramid.iter().all(|map| matches!(map, Features::Blocked(_))));
+        Ok(())
+    })?;
+    println!("pyramid: {count} small allocations");
+    assert_eq!(bytes, 0, "the pyramid allocates");
+
+    let [count, bytes] = per_frame(|| net.detect(&picture, query).map(drop))?;
+    let regions = REGIONS * CHANNELS * ROI_SIDE * ROI_SIDE * 4;
+    println!("maskrcnn: {count} allocations, {bytes} bytes in large ones; regions {regions}");
+    // The picture; scores and corrections of anchors, hidden layers, classes and boxes.
+    assert!(2 * bytes <= regions, "Mask R-CNN allocates {bytes} bytes");
+
+    // Weights of zero find nothing, so the mask head is given something.
     let maps = RoiMaps::new(net.backbone.forward(&batch.pixels)?, &batch.sizes)?;
     let found = ScoredBox { corners: [8.0, 8.0, 40.0, 40.0], score: 1.0, label: 1 };
     assert_eq!(net.masks(&maps, 0, &[found], &batch.sizes[0])?.len(), 1);
+    Ok(())
+}
+
+/// The light detector allocates the frame in its size, as bytes and as numbers, and what the cells say.
+fn light_detector() -> Result<()> {
+    let net = PersonDetector::load(person_detector::Config::default(), &zeros())?;
+    let frame = RgbImage::new(640, 480);
+    let input = 320 * 240 * 3 * 4;
+    let [count, bytes] = per_frame(|| net.detect(&frame).map(drop))?;
+    println!("person_detector: {count} allocations, {bytes} bytes in large ones; input {input}");
+    assert!(bytes <= 2 * input, "the light detector allocates {bytes} bytes");
     Ok(())
 }

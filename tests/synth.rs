@@ -1,4 +1,4 @@
-//! Synthetic people: the truth is what is drawn, one seed is one scene, and the scenes vary.
+//! Synthetic people and hands: the truth is what is drawn, one seed is one scene, and the scenes vary.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -6,28 +6,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use glam::{Vec2, Vec3};
+use glam::{Quat, Vec2, Vec3};
+use lixelscope::body::Family;
 use lixelscope::capture::{self, Frame, Next};
 use lixelscope::eval::live;
 use lixelscope::pipeline::Stages;
 use lixelscope::result::{FrameResult, RootSource};
 use lixelscope::settings::{Settings, SourceSpec};
 use lixelscope::synth::dataset::{self, Order};
-use lixelscope::synth::{DISTANCES_M, Kind, Photo, Scene, Studio};
-use lixelscope::truth::Truth;
+use lixelscope::synth::{DISTANCES_M, HAND_DEPTHS_M, Kind, Photo, Scene, Studio};
+use lixelscope::truth::{TruePerson, Truth};
 use rayon::prelude::*;
 
 static STUDIO: LazyLock<Arc<Studio>> = LazyLock::new(|| Studio::new().unwrap());
+static HANDS: LazyLock<Arc<Studio>> = LazyLock::new(|| Studio::of(Family::Mano).unwrap());
 
 /// To be called before a parallel loop: making the studio inside of one would wait for the loop's own threads.
 fn studio() -> &'static Arc<Studio> {
     &STUDIO
 }
+
+fn studio_of(kind: Kind) -> &'static Arc<Studio> {
+    if kind == Kind::Hands { &HANDS } else { &STUDIO }
+}
+
 const KINDS: [Kind; 2] = [Kind::Scenes, Kind::Poses];
+const ALL: [Kind; 3] = [Kind::Scenes, Kind::Poses, Kind::Hands];
 const SIZE: [u32; 2] = [160, 120];
 
 fn samples(kind: Kind, count: u64) -> Vec<Photo> {
-    let studio = studio();
+    let studio = studio_of(kind);
     (0..count).into_par_iter().map(|seed| studio.sample(kind, seed, SIZE).unwrap()).collect()
 }
 
@@ -72,7 +80,7 @@ fn silhouette(truth: &Truth, person: usize) -> Vec<f32> {
 #[test]
 fn the_mask_covers_what_projection_says() {
     let mut pixels = 0;
-    for kind in KINDS {
+    for kind in ALL {
         for photo in samples(kind, 20) {
             let truth = &photo.truth;
             for who in 0..truth.people.len() {
@@ -126,8 +134,8 @@ fn the_nearer_person_is_before_the_other() {
 
 #[test]
 fn boxes_joints_and_parameters_agree_with_the_mesh() {
-    let body = studio().body();
-    for kind in KINDS {
+    for kind in ALL {
+        let body = studio_of(kind).body();
         for photo in samples(kind, 30) {
             let truth = &photo.truth;
             for (who, person) in truth.people.iter().enumerate() {
@@ -162,16 +170,41 @@ fn boxes_joints_and_parameters_agree_with_the_mesh() {
 
 #[test]
 fn one_seed_is_one_scene_on_any_number_of_threads() {
-    let studio = studio();
-    for kind in KINDS {
+    for kind in ALL {
+        let studio = studio_of(kind);
         let once = studio.sample(kind, 42, SIZE).unwrap();
         let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         let again = alone.install(|| studio.sample(kind, 42, SIZE).unwrap());
         assert_eq!(fingerprint(&once), fingerprint(&again));
     }
     let prints: HashSet<u64> =
-        KINDS.iter().flat_map(|&kind| samples(kind, 40)).map(|photo| fingerprint(&photo)).collect();
-    assert_eq!(prints.len(), 80, "every seed is another scene");
+        ALL.iter().flat_map(|&kind| samples(kind, 40)).map(|photo| fingerprint(&photo)).collect();
+    assert_eq!(prints.len(), 120, "every seed is another scene");
+    assert!(studio().sample(Kind::Hands, 42, SIZE).is_err(), "people's studio has no hands");
+}
+
+/// Weights are trained on the scenes of seeds and measured on those of others: none may change unnoticed. Coarse enough
+/// for machines that round sines otherwise.
+#[test]
+fn seeds_are_the_scenes_that_they_were() {
+    // How many are there, where the first one's root joint is in metres, and the mean of all pixels' values.
+    let known = [
+        (Kind::Scenes, 7, 1, Vec3::new(1.4522, -0.2211, 4.1440), 102.25),
+        (Kind::Scenes, 23, 3, Vec3::new(-0.4142, -0.0292, 2.0462), 135.84),
+        (Kind::Poses, 7, 2, Vec3::new(-1.4911, 0.6116, 4.2044), 56.87),
+        (Kind::Poses, 23, 2, Vec3::new(0.7567, 0.1267, 3.9108), 95.89),
+        (Kind::Hands, 7, 1, Vec3::new(0.1625, 0.1759, 0.7343), 158.77),
+        (Kind::Hands, 23, 1, Vec3::new(0.2490, 0.4372, 0.9153), 114.34),
+    ];
+    let changed = known.into_iter().filter_map(|(kind, seed, count, root_m, mean)| {
+        let Photo { rgb, truth } = studio_of(kind).sample(kind, seed, SIZE).unwrap();
+        let root = truth.people[0].root_camera_m();
+        let values = rgb.as_raw().iter().map(|&value| f64::from(value)).sum::<f64>() / rgb.as_raw().len() as f64;
+        let same = truth.people.len() == count && root.distance(root_m) < 1e-3 && (values - mean).abs() < 0.1;
+        (!same).then(|| format!("{kind:?} {seed}: {}, {root:.4}, {values:.2}", truth.people.len()))
+    });
+    let changed: Vec<_> = changed.collect();
+    assert!(changed.is_empty(), "{changed:#?}");
 }
 
 #[test]
@@ -218,6 +251,41 @@ fn a_thousand_seeds_are_of_all_sorts() {
 }
 
 #[test]
+fn hands_are_of_all_sorts_and_within_reach() {
+    let photos: Vec<Truth> = {
+        let studio = studio_of(Kind::Hands);
+        (0..1000_u64).into_par_iter().map(|seed| studio.sample(Kind::Hands, seed, [64, 48]).unwrap().truth).collect()
+    };
+    let hands: Vec<_> = photos.iter().flat_map(|truth| &truth.people).collect();
+    assert!(photos.iter().all(|truth| (1..=2).contains(&truth.people.len())));
+    assert!(hands.len() > 1100, "{} hands", hands.len());
+    let share = |counts: &dyn Fn(&TruePerson) -> bool| {
+        hands.iter().filter(|hand| counts(hand)).count() as f32 / hands.len() as f32
+    };
+    let [near, far] = HAND_DEPTHS_M;
+    assert_eq!(share(&|hand| (near..=far).contains(&hand.root_camera_m().z)), 1.0);
+    for (from, to) in [(0.3, 0.5), (0.5, 0.8), (0.8, 1.2)] {
+        assert!(share(&|hand| (from..to).contains(&hand.root_camera_m().z)) > 0.15, "few from {from} to {to} m");
+    }
+    // Where fingers point to, where the back of the hand looks, and where the thumb is.
+    for axis in 0..3 {
+        let mut towards = [0; 6];
+        for hand in &hands {
+            let turned = Quat::from_scaled_axis(hand.params.pose_rad[0]) * Vec3::AXES[axis];
+            let along = turned.abs().max_position();
+            towards[2 * along + usize::from(turned[along] < 0.0)] += 1;
+        }
+        assert!(towards.iter().all(|&count| count > 50), "axis {axis}: {towards:?}");
+    }
+    // Fists and flat hands.
+    let length = |hand: &TruePerson| hand.joints_camera_m[12].distance(hand.joints_camera_m[0]);
+    assert!(share(&|hand| length(hand) < 0.11) > 0.15 && share(&|hand| length(hand) > 0.17) > 0.15);
+    // Sleeves begin on the hand.
+    assert!(share(&|hand| hand.visible_share > 0.85) > 0.5 && share(&|hand| hand.visible_share < 0.6) > 0.03);
+    assert!(share(&|hand| hand.visible_rect.is_none()) < 0.01);
+}
+
+#[test]
 fn feet_are_on_the_ground_and_nobody_is_in_anybody() {
     let studio = studio();
     for kind in KINDS {
@@ -245,11 +313,12 @@ fn feet_are_on_the_ground_and_nobody_is_in_anybody() {
 }
 
 #[test]
-fn people_move_smoothly() {
+fn people_and_hands_move_smoothly() {
     let mut fastest: f32 = 0.0;
     let mut moved = false;
     for seed in 0..12 {
-        let scene = Scene::new(studio(), Kind::Scenes, seed, [32, 24]).unwrap();
+        let kind = if seed < 8 { Kind::Scenes } else { Kind::Hands };
+        let scene = Scene::new(studio_of(kind), kind, seed, [32, 24]).unwrap();
         let roots = |time: f32| -> Vec<Vec<Vec3>> {
             scene.standing(time).unwrap().into_iter().map(|person| person.joints_m).collect()
         };
@@ -281,6 +350,20 @@ fn the_source_never_ends_and_frames_carry_their_truth() {
         assert!(!truth.people.is_empty());
     }
     assert_eq!("synthetic".parse::<SourceSpec>().unwrap(), SourceSpec::default());
+    for (text, kind, seed) in [
+        ("synthetic:hands", Kind::Hands, SourceSpec::DEFAULT_SEED),
+        ("synthetic:hands:3", Kind::Hands, 3),
+        ("synthetic:poses:0", Kind::Poses, 0),
+    ] {
+        let spec: SourceSpec = text.parse().unwrap();
+        assert_eq!(spec, SourceSpec::Synthetic(kind, seed));
+        assert_eq!(spec.to_string().parse::<SourceSpec>().unwrap(), spec, "{text}");
+    }
+    let mut source = capture::open(&"synthetic:hands:3".parse::<SourceSpec>().unwrap()).unwrap();
+    assert!(source.describe().contains("hands, seed 3"));
+    let Next::Frame(frame) = source.next().unwrap() else { panic!("no frame") };
+    assert_eq!(frame.truth.unwrap().topology.skeleton.names.len(), 21);
+    assert!(["synthetic:feet", "synthetic:hands:x", "synthetic:1:2"].iter().all(|s| s.parse::<SourceSpec>().is_err()));
     let error = "synthetic:x".parse::<SourceSpec>().unwrap_err().to_string();
     assert!(error.contains("synthetic:7"), "{error}");
 }

@@ -73,10 +73,12 @@ pub struct Annotation {
     #[serde(alias = "keypoints_cam")]
     pub joint_cam: Option<Numbers>,
     pub joint_valid: Option<Numbers>,
+    /// `mano_param` of a hand.
+    #[serde(alias = "mano_param")]
     pub smpl_param: Option<SmplParam>,
 }
 
-/// Pose and shape of SMPL: radians, and metres in the camera's frame.
+/// Pose and shape of SMPL or MANO: radians, and metres in the camera's frame.
 #[derive(Debug, Deserialize)]
 pub struct SmplParam {
     pub pose: Numbers,

@@ -33,7 +33,7 @@ pub struct Joints {
     /// Joints in the file.
     count: usize,
     metres: f32,
-    body: Option<BodyModel>,
+    body: Option<Arc<BodyModel>>,
 }
 
 impl Joints {
@@ -58,28 +58,31 @@ impl Joints {
         Ok(joints)
     }
 
-    /// SMPL, or the stand-in, whichever most of the first people have.
+    /// SMPL or MANO, or the stand-in, whichever most of the first people have.
     fn find_body(&mut self, people: &[Annotation], models: Option<&Path>) {
         let given: Vec<_> = people.iter().filter(|one| one.smpl_param.is_some()).take(TRIED).collect();
-        let of_smpl = self.count == 0
-            || self.topology.skeleton.names[0].eq_ignore_ascii_case("pelvis") && self.count >= SMPL_JOINTS;
-        if given.is_empty() || !of_smpl {
+        let root = self.topology.skeleton.names.first().map_or("pelvis".to_owned(), |name| name.to_lowercase());
+        let (family, role) = match (root.as_str(), self.count) {
+            (_, 0) | ("pelvis", SMPL_JOINTS..) => (Family::Smpl, Role::Smpl),
+            ("wrist", MANO_JOINTS..) => (Family::Mano, Role::Mano),
+            _ => return,
+        };
+        if given.is_empty() {
             return;
         }
-        let smpl = models.and_then(|folder| models::find(folder, Role::Smpl)).and_then(|path| {
+        let official = models.and_then(|folder| models::find(folder, role)).and_then(|path| {
             let read = BodyModel::open(&path);
-            read.inspect_err(|error| log::warn!("{error:#}")).ok()
+            read.inspect_err(|error| log::warn!("{error:#}")).ok().map(Arc::new)
         });
-        let stand_in =
-            || standin::body().and_then(|body| body.model()).inspect_err(|error| log::warn!("{error:#}")).ok();
-        let fits = |body: &BodyModel| {
+        let stand_in = || standin::model(family).inspect_err(|error| log::warn!("{error:#}")).ok();
+        let fits = |body: &Arc<BodyModel>| {
             let fitting = given.iter().filter(|one| self.posed(one, body).is_some()).count();
             2 * fitting > given.len()
         };
-        // Without joints to compare, the parameters are SMPL's as they say.
+        // Without joints to compare, the parameters are the official model's as they say.
         let stand_in = if self.count > 0 { stand_in().filter(&fits) } else { None };
-        let Some(body) = stand_in.or_else(|| smpl.filter(&fits)) else {
-            log::warn!("smpl_param poses no body that is at hand: there are no true meshes");
+        let Some(body) = stand_in.or_else(|| official.filter(&fits)) else {
+            log::warn!("smpl_param or mano_param poses no body that is at hand: there are no true meshes");
             return;
         };
         let names = &body.topology().skeleton.names;
@@ -122,16 +125,16 @@ impl Joints {
     pub fn body(&self, person: &Annotation) -> Option<(PosedBody, BodyParams, Vec3)> {
         let body = self.body.as_ref()?;
         let posed = self.posed(person, body)?;
-        let (params, translation_m) = parameters(person.smpl_param.as_ref()?)?;
+        let (params, translation_m) = parameters(person.smpl_param.as_ref()?, body)?;
         Some((posed, params, translation_m))
     }
 
     fn posed(&self, person: &Annotation, body: &BodyModel) -> Option<PosedBody> {
-        let (params, translation_m) = parameters(person.smpl_param.as_ref()?)?;
+        let (params, translation_m) = parameters(person.smpl_param.as_ref()?, body)?;
         let posed = body.pose(&params.pose_rad, &params.shape, translation_m).ok()?;
         let Some(joints) = &person.joint_cam else { return Some(posed) };
         let joints = joints.points().ok()?;
-        let pairs = joints.iter().zip(&posed.joints_m).take(SMPL_JOINTS);
+        let pairs = joints.iter().zip(&posed.joints_m).take(SMPL_JOINTS); // without SMPL's face
         let distances: Vec<f32> =
             pairs.map(|(a, b)| (*a * self.metres).distance(*b)).filter(|d| d.is_finite()).collect();
         let mean = distances.iter().sum::<f32>() / distances.len().max(1) as f32;
@@ -141,12 +144,14 @@ impl Joints {
 
 /// Joints of SMPL's pose.
 const SMPL_JOINTS: usize = 24;
+/// Joints of a hand, with the tips of its fingers.
+const MANO_JOINTS: usize = 21;
 
-fn parameters(param: &SmplParam) -> Option<(BodyParams, Vec3)> {
+fn parameters(param: &SmplParam, body: &BodyModel) -> Option<(BodyParams, Vec3)> {
     let pose_rad = param.pose.points().ok()?;
     let translation = param.trans.as_ref()?.exactly::<3>()?;
     let numbers = param.pose.0.iter().chain(&param.shape.0).chain(&translation);
-    let sound = pose_rad.len() == SMPL_JOINTS && numbers.into_iter().all(|v| v.is_finite());
+    let sound = pose_rad.len() == body.pose_joint_count() && numbers.into_iter().all(|v| v.is_finite());
     sound.then(|| (BodyParams { pose_rad, shape: param.shape.0.clone() }, Vec3::from_array(translation)))
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use super::{Row, quantile};
+use super::{Row, TOTAL, memory, quantile};
 use crate::capture::{Frame, FrameSource, Next, SourceKind};
 use crate::models::Weights;
 use crate::nets::meter::Work;
@@ -18,7 +18,7 @@ use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::result::Stage;
 use crate::settings::{Backend, Settings};
-use crate::synth::SyntheticSource;
+use crate::synth::{Kind, SyntheticSource};
 
 /// Its name among the networks.
 pub(super) const NAME: &str = "default_path";
@@ -39,32 +39,36 @@ pub struct DefaultPath {
     pub people: f64,
     /// From nothing to the first mesh: loading and one frame.
     pub first_mesh_ms: f64,
+    /// Most memory that the process held; `None` where the system does not tell.
+    pub peak_resident_mib: Option<f64>,
+    /// Threads of the kernels on the CPU.
+    pub threads: usize,
     /// Whose weights.
     pub weights: Vec<Weights>,
 }
 
 impl fmt::Display for DefaultPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { frames, fps, people, first_mesh_ms, weights } = self;
+        let Self { frames, fps, people, first_mesh_ms, peak_resident_mib, weights, .. } = self;
         write!(f, "{NAME:15} {fps:.1} frames a second, {people:.2} people in each of {frames}, first mesh after ")?;
-        write!(f, "{first_mesh_ms:.0} ms")?;
+        write!(f, "{first_mesh_ms:.0} ms{}", memory::in_words(*peak_resident_mib))?;
         weights.iter().try_for_each(|Weights { role, origin }| write!(f, "; {}: {origin}", role.name()))
     }
 }
 
-/// Times so many frames. Rows are milliseconds a frame.
-pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(DefaultPath, Vec<Row>)> {
-    let (mut source, first) = film()?;
-    let started = Instant::now();
-    let settings = Settings { backend, max_people: 1, ..Settings::with_models(models.to_owned()) };
+/// The networks that the program would run with, loaded as it loads them.
+pub(super) fn load(settings: &Settings) -> Result<Stages> {
     let mut stages = Stages::new(settings.clone());
     let mut missing = None;
-    infer::load(&settings, infer::Wanted::All, &mut |progress| {
+    infer::load(settings, infer::Wanted::All, &mut |progress| {
         let infer::Progress::Loaded(part) = progress else { return };
         match part {
-            infer::Part::Detector(_, detector) => stages.detector = Some(detector),
+            infer::Part::Detector(_, _, detector) => stages.detector = Some(detector),
             infer::Part::Root(_, root) => stages.root = Some(root),
-            infer::Part::Estimator { estimator, .. } => stages.estimator = Some(estimator),
+            infer::Part::Estimator { estimator, body, .. } => {
+                stages.estimator = Some(estimator);
+                stages.body = body;
+            }
             infer::Part::Missing(_, why) => missing = missing.take().or(Some(why)),
             infer::Part::Backend(_) => {}
         }
@@ -73,6 +77,15 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
         bail!("{why}");
     }
     stages.begin(SourceKind::Motion);
+    Ok(stages)
+}
+
+/// Times so many frames. Rows are milliseconds a frame.
+pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(DefaultPath, Vec<Row>)> {
+    let (mut source, first) = film()?;
+    memory::reset_peak();
+    let started = Instant::now();
+    let mut stages = load(&Settings { backend, max_people: 1, ..Settings::with_models(models.to_owned()) })?;
     stages.process(first, Pass::Next)?;
     let first_mesh_ms = started.elapsed().as_secs_f64() * 1e3;
 
@@ -98,16 +111,19 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
         fps: f64::from(frames) * 1e3 / total_ms,
         people: found as f64 / f64::from(frames),
         first_mesh_ms,
+        peak_resident_mib: memory::peak_mib(),
+        threads: rayon::current_num_threads(),
         weights: stages.weights(),
     };
     // The whole comes last.
     times_ms.rotate_left(1);
-    let names = Stage::ALL.iter().skip(1).map(|stage| stage.name()).chain(["total"]);
+    let names = Stage::ALL.iter().skip(1).map(|stage| stage.name()).chain([TOTAL]);
     let row = |(stage, mut times_ms): (&'static str, Vec<f64>)| {
         times_ms.sort_by(f64::total_cmp);
         let [best_ms, median_ms, p95_ms] = [0.0, 0.5, 0.95].map(|q| quantile(&times_ms, q));
         Row {
             network: NAME,
+            threads: rayon::current_num_threads(),
             batch: 1,
             stage,
             best_ms,
@@ -126,7 +142,7 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
 /// The first film that shows one person, and its first frame.
 fn film() -> Result<(SyntheticSource, Arc<Frame>)> {
     for seed in 0..FILMS {
-        let mut source = SyntheticSource::open(seed)?;
+        let mut source = SyntheticSource::open(Kind::Scenes, seed)?;
         let frame = next(&mut source)?;
         if frame.truth.as_ref().is_some_and(|truth| truth.people.len() == 1) {
             return Ok((source, frame));

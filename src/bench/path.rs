@@ -4,7 +4,8 @@
 use anyhow::{Context, Result};
 use candle_core::Device;
 
-use super::{Run, noise, random_weights};
+use super::networks::Run;
+use super::random;
 use crate::camera_mesh::{BODY_BOX_M, LixelVolume};
 use crate::crop::Crop;
 use crate::lixel;
@@ -16,6 +17,9 @@ use crate::nets::rootnet::{Root, RootNet};
 use crate::pipeline::stages::Patches;
 use crate::root_depth::{REAL_BOX_M, k_m};
 use crate::space::{Intrinsics, RectPx};
+
+/// Its name among the networks.
+pub(super) const NAME: &str = "path_1080p";
 
 /// Frames of one run, on the first of which the detector looks.
 pub const FRAMES: usize = 4;
@@ -34,16 +38,16 @@ pub fn whole_path(device: &Device) -> Result<Run> {
     let (shorter_side, longest_side, proposals) = if device.is_cpu() { (400, 666, 500) } else { (800, 1333, 1000) };
     let config = maskrcnn::Config { shorter_side, longest_side, proposals, ..maskrcnn::Config::default() };
     let path = Path {
-        detector: MaskRcnn::load(config, &random_weights(device))?,
-        root: RootNet::load(NetSizes::default(), &random_weights(device))?,
+        detector: MaskRcnn::load(config, &random::weights(device))?,
+        root: RootNet::load(NetSizes::default(), &random::weights(device))?,
         body: I2l::load(
             NetSizes::default(),
             I2lShape { joints: 29, vertices: 6890, params: None },
-            &random_weights(device),
+            &random::weights(device),
         )?,
         device: device.clone(),
     };
-    let frame = noise(1920, 1080);
+    let frame = random::picture(1920, 1080);
     let camera = Intrinsics::normalised(1920, 1080);
     Ok(Box::new(move |people, lap| {
         let rect = |i: usize| RectPx::from([60.0 + 450.0 * (i % 4) as f32, 100.0, 420.0, 900.0]);

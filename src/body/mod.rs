@@ -11,5 +11,6 @@ mod pickled;
 pub mod standin;
 mod topology;
 
+pub(crate) use arrays::{Array, Arrays};
 pub use model::{BodyModel, PosedBody, SnapshotBody};
 pub use topology::{Family, Topology};

@@ -127,7 +127,7 @@ impl BodyModel {
     }
 
     /// From the entries of such a file.
-    pub(super) fn from_arrays(arrays: &Arrays) -> Result<Self> {
+    pub(crate) fn from_arrays(arrays: &Arrays) -> Result<Self> {
         let (topology, family, sources, regressor) = topology(arrays)?;
         let vertices = topology.vertex_count;
         let joints = regressor.shape[0];

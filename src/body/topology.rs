@@ -31,11 +31,14 @@ impl Topology {
 }
 
 /// Which body a model is of; told by the number of joints that its pose has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Family {
     /// SMPL: the whole body, 24 pose joints.
+    #[default]
+    #[value(name = "body")]
     Smpl,
     /// MANO: one hand, 16 pose joints.
+    #[value(name = "hand")]
     Mano,
 }
 

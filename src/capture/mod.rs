@@ -121,7 +121,7 @@ pub fn open_with(spec: &SourceSpec, wish: &WebcamWish, models: Option<&Path>) ->
     match spec {
         SourceSpec::Webcam(index) => Ok(Box::new(webcam::WebcamSource::open(*index, wish)?)),
         SourceSpec::Path(path) => open_path(path, models),
-        SourceSpec::Synthetic(seed) => Ok(Box::new(SyntheticSource::open(*seed)?)),
+        SourceSpec::Synthetic(kind, seed) => Ok(Box::new(SyntheticSource::open(*kind, *seed)?)),
     }
 }
 

@@ -57,7 +57,7 @@ struct SyntheticOrder {
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let given = Given { boxes: args.true_boxes, roots: args.true_roots };
-    let mut settings = args.pipeline.settings()?;
+    let mut settings = args.pipeline.settings(args.split)?;
     match settings.boxes {
         BoxSource::User(_) => {
             let words = "--box and --boxes are the same in every picture: leave them out, or use --true-boxes";
@@ -69,6 +69,10 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         // Nobody needs a detector then.
         _ if given.boxes => settings.boxes = BoxSource::User(Vec::new()),
         _ => {}
+    }
+    if args.synthetic && settings.estimator.family() != args.split.family() {
+        let words = format!("--split {} shows {}: take an estimator of those", args.split.name(), args.split.shows());
+        return Err(BadInput(words).into());
     }
     if let Some(path) = &args.json {
         // Better now than after all the work.
@@ -111,7 +115,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     }
     let title = match dataset {
         Some(path) => path.display().to_string(),
-        None => format!("synthetic {}, seed {}", format!("{:?}", args.split).to_lowercase(), args.seed),
+        None => format!("synthetic {}, seed {}", args.split.name(), args.seed),
     };
     // A reader that has gone away is no reason to lose the figures of `--json`.
     let _ = std::io::stdout().lock().write_all(table(&title, &figures).as_bytes());

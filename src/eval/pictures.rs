@@ -26,7 +26,7 @@ pub struct Pictures {
 impl Pictures {
     /// The very pictures that `lixelscope synth` would write, in the same order.
     pub fn synthetic(order: Order) -> Result<Self> {
-        let studio = Studio::new()?;
+        let studio = Studio::of(order.kind.family())?;
         Self::start(Some(order.count), move |send| {
             let at_once = rayon::current_num_threads().clamp(1, WAITING) as u64;
             let mut first = 0;

@@ -12,6 +12,8 @@ use anyhow::{Result, bail};
 use candle_core::{D, Device, Result as CandleResult, Tensor};
 use glam::Vec3;
 
+use crate::nets::layers::count_plain_run;
+
 /// Probabilities over the bins, along the last axis: `[..., D] -> [..., D]`.
 pub fn softmax(logits: &Tensor) -> CandleResult<Tensor> {
     candle_nn::ops::softmax_last_dim(&logits.contiguous()?)
@@ -57,6 +59,7 @@ impl Lixels {
         let (coords, spread) = if let Some([coords, spread]) = moments::on_cpu(&heatmaps)? {
             (coords, spread)
         } else {
+            count_plain_run();
             let coords = soft_argmax(&heatmaps)?;
             let spread = spread(&heatmaps, &coords)?;
             (coords, spread)

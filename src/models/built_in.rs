@@ -1,5 +1,5 @@
 //! The weights that the program brings: small networks of the very same architectures, trained by `lixelscope train` on
-//! synthetic people. `assets/weights/README.md` says on what, for how long, and how good they are.
+//! synthetic people and hands. `assets/weights/README.md` says on what, for how long, and how good they are.
 
 use super::Role;
 

@@ -43,6 +43,8 @@ pub enum Role {
     Detector,
     /// The project's own one-stage detector.
     LightDetector,
+    /// The same for hands.
+    HandDetector,
     /// RootNet for people.
     RootNet,
     /// RootNet for hands.
@@ -101,7 +103,7 @@ pub struct Weights {
 }
 
 /// What the built-in weights are, in words.
-pub const BUILT_IN: &str = "trained on synthetic people";
+pub const BUILT_IN: &str = "trained on synthetic people and hands";
 
 /// Where a role's weights come from; `None` where there are none.
 pub fn origin(folder: &Path, role: Role) -> Option<Origin> {
@@ -134,9 +136,10 @@ const BODY_EXTENSIONS: [&str; 2] = ["npz", "pkl"];
 
 impl Role {
     /// All roles, in the order of the pipeline.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Detector,
         Self::LightDetector,
+        Self::HandDetector,
         Self::RootNet,
         Self::RootNetHand,
         Self::I2lBody,
@@ -151,6 +154,7 @@ impl Role {
         match self {
             Self::Detector => "Mask R-CNN (finds people)",
             Self::LightDetector => "light detector (finds people)",
+            Self::HandDetector => "hand detector (finds hands)",
             Self::RootNet => "RootNet (distance of the root joint)",
             Self::RootNetHand => "RootNet for hands",
             Self::I2lBody => "I2L-MeshNet, body",
@@ -173,6 +177,7 @@ impl Role {
         match self {
             Self::Detector => &["maskrcnn_resnet50_fpn"],
             Self::LightDetector => &["person_detector"],
+            Self::HandDetector => &["hand_detector"],
             Self::RootNet => &["rootnet"],
             Self::RootNetHand => &["rootnet_hand"],
             Self::I2lBody => &["i2l_body"],
@@ -220,6 +225,7 @@ impl Role {
                 "torchvision's model zoo: the COCO weights of maskrcnn_resnet50_fpn (not of its v2), under their own name"
             }
             Self::LightDetector => "this program trains it: lixelscope train detector",
+            Self::HandDetector => "this program trains it: lixelscope train detector --of hand",
             Self::RootNet => {
                 "the authors' release, https://github.com/mks0601/3DMPPE_ROOTNET_RELEASE: a snapshot_N.pth.tar of the \
                  pre-trained models, renamed to rootnet.pth.tar; for one trained in metres (3DPW) add rootnet.json \

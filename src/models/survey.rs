@@ -73,11 +73,9 @@ pub fn brings_faces(folder: &Path, role: Role) -> bool {
     let brings = || {
         let (file, ..) = open(folder, role)?;
         let vertices = file.shape(VERTICES).and_then(|shape| shape.first().copied());
-        let stand_in = match role {
-            Role::I2lHand => standin::hand()?.vertices_m.len(),
-            _ => standin::body_model()?.topology().vertex_count,
-        };
-        Ok::<_, anyhow::Error>(vertices == Some(stand_in) || SnapshotBody::read(&file)?.is_some())
+        let stand_in = standin::model(if role == Role::I2lHand { Family::Mano } else { Family::Smpl })?;
+        let is_stand_in = vertices == Some(stand_in.topology().vertex_count);
+        Ok::<_, anyhow::Error>(is_stand_in || SnapshotBody::read(&file)?.is_some())
     };
     brings().unwrap_or(false)
 }
@@ -107,7 +105,7 @@ fn checkpoint(folder: &Path, role: Role) -> Result<String> {
     };
     let holds = match role {
         Role::Detector => format!("{} classes", grouped(outputs("roi_heads.box_predictor.cls_score.weight")?)),
-        Role::LightDetector => {
+        Role::LightDetector | Role::HandDetector => {
             let numbers = outputs("output.weight")?;
             file.shape("lateral1.0.weight").with_context(|| format!("it is not {}", role.what()))?;
             ensure!(numbers == OUTPUTS, "its cells say {numbers} numbers, not {OUTPUTS}");
@@ -142,7 +140,10 @@ fn checkpoint(folder: &Path, role: Role) -> Result<String> {
         Container::TorchZip | Container::TorchLegacy => "; starts faster when converted (lixelscope convert)",
     };
     let (tensors, parameters) = (grouped(file.names().count()), millions(file.parameter_count()));
-    let trunk = if role == Role::LightDetector { String::new() } else { format!(", ResNet-{}", config.resnet) };
+    let trunk = match role {
+        Role::LightDetector | Role::HandDetector => String::new(),
+        _ => format!(", ResNet-{}", config.resnet),
+    };
     Ok(format!("{tensors} tensors, {parameters} parameters, {holds}{trunk}{container}"))
 }
 

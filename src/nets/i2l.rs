@@ -90,11 +90,12 @@ impl LixelHead {
     fn load(sizes: &NetSizes, points: usize, vb: &VarBuilder) -> CandleResult<Self> {
         let (bins, channels) = (sizes.heatmap(), sizes.channels());
         let head = |name: &str| Pointwise1d::load(channels, points, None, Activation::None, &vb.pp(name));
+        // The largest first, since loading a layer takes its weights twice for a moment: this one has 128 MB of them.
         let norm = FoldedNorm::load(channels * bins, BN_EPS, &vb.pp("conv_z_1.1"))?;
-        let deconv = DeconvStack::load([sizes.features(), channels], bins / 8, &vb.pp("deconv"))?;
-        let (x, y, z_2) = (head("conv_x.0")?, head("conv_y.0")?, head("conv_z_2.0")?);
         let (features, vb_z) = (sizes.features(), vb.pp("conv_z_1.0"));
         let z_1 = Pointwise1d::load(features, channels * bins, Some(norm), Activation::Relu, &vb_z)?;
+        let deconv = DeconvStack::load([features, channels], bins / 8, &vb.pp("deconv"))?;
+        let (x, y, z_2) = (head("conv_x.0")?, head("conv_y.0")?, head("conv_z_2.0")?);
         #[cfg(feature = "cudnn")]
         if let Some(gpu) = Gpu::of(vb.device()) {
             let xyz = [x.weight(), y.weight(), z_2.weight()];

@@ -1,4 +1,6 @@
-//! Patches as tensors, and the normalisations that checkpoints were trained with.
+//! Patches as tensors, and the normalisations that checkpoints were trained with. On the processor these are passes of
+//! their own, not folded into the first convolution: they take 0.1 % of a network's time (0.06 of 60 ms), and what pads
+//! a patch is 0 after the normalisation, not before it.
 
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Result as CandleResult, Tensor};

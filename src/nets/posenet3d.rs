@@ -8,7 +8,7 @@ use candle_nn::VarBuilder;
 
 use super::input::imagenet_undivided;
 use super::kernels;
-use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features};
+use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features, count_plain_run};
 use super::resnet::{Stages, Stem};
 use super::{NetSizes, on_pool};
 use crate::lixel::{self, Lixels};
@@ -194,6 +194,7 @@ impl PoseNet3d {
             let marginals = kernels::volume_marginals(kernels::Isa::detect(), &map.data, bins);
             return Tensor::from_vec(marginals, (people, joints, 3, bins), patches.device());
         }
+        count_plain_run();
         let volume = lixel::softmax(&logits.to_tensor()?.reshape((people, joints, bins * bins * bins))?)?;
         let volume = volume.reshape((people * joints, bins, bins * bins))?;
         let z = volume.sum(2)?.reshape((people, joints, bins))?;

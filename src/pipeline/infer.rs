@@ -10,7 +10,7 @@ use image::RgbImage;
 #[cfg(feature = "cudnn")]
 use super::stages::Patches;
 use super::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
-use crate::body::{BodyModel, SnapshotBody, Topology, standin};
+use crate::body::{BodyModel, Family, SnapshotBody, Topology, standin};
 use crate::capture::Frame;
 use crate::crop::Crop;
 use crate::detect::{Detector, LightDetector, MaskRcnnDetector, PersonBox, coco};
@@ -60,8 +60,8 @@ pub enum Role {
 pub enum Part {
     /// The device, in words.
     Backend(String),
-    /// Finds people; for which setting.
-    Detector(DetectorKind, Box<dyn Detector>),
+    /// Finds people or hands; for which settings.
+    Detector(DetectorKind, Family, Box<dyn Detector>),
     /// Finds distances, for people or for hands.
     Root(EstimatorKind, Box<dyn RootEstimator>),
     /// Finds lixels.
@@ -157,13 +157,21 @@ fn sizes(file: &WeightFile, config: &models::NetConfig, widths_at: [&str; 2]) ->
     Ok(sizes.with_widths_of(|name| file.shape(name).map(<[usize]>::to_vec), widths_at))
 }
 
-/// The network that finds people: [`models::Role::Detector`] is Mask R-CNN.
+/// The network that finds people or hands: [`models::Role::Detector`] is Mask R-CNN.
 pub fn detector_role(settings: &Settings) -> models::Role {
-    let is_there = models::find(&settings.models, models::Role::Detector).is_some();
+    let is_there = || models::find(&settings.models, models::Role::Detector).is_some();
+    let light = match settings.estimator.family() {
+        Family::Smpl => models::Role::LightDetector,
+        Family::Mano => models::Role::HandDetector,
+    };
     match settings.detector {
-        DetectorKind::Light => models::Role::LightDetector,
-        // Only Mask R-CNN finds other things than people; else it is the light one that is missed if there is none.
-        DetectorKind::Auto if !is_there && settings.detector_label == coco::PERSON => models::Role::LightDetector,
+        DetectorKind::Light => light,
+        // Only Mask R-CNN finds other things than people, but no hands; else it is the light one that is missed if there
+        // is none.
+        DetectorKind::Auto if settings.detector_label == coco::PERSON => match light {
+            models::Role::LightDetector if is_there() => models::Role::Detector,
+            _ => light,
+        },
         DetectorKind::Auto | DetectorKind::MaskRcnn => models::Role::Detector,
     }
 }
@@ -179,7 +187,7 @@ impl Loader<'_> {
         let part = load(self).unwrap_or_else(|error| {
             let consequence = match role {
                 Role::Root => " Until then distances are guessed from the size of the box.",
-                Role::Detector => " Until then draw a box around each person, or take the whole frame.",
+                Role::Detector => " Until then draw the boxes, or take the whole frame.",
                 Role::Estimator | Role::Loader => "",
             };
             let text = format!("{error:#}");
@@ -222,18 +230,17 @@ impl Loader<'_> {
 
     fn detector(&mut self) -> Result<Part> {
         match detector_role(self.settings) {
-            models::Role::LightDetector => self.light_detector(),
-            _ => self.mask_rcnn(),
+            models::Role::Detector => self.mask_rcnn(),
+            light => self.light_detector(light),
         }
     }
 
-    fn light_detector(&mut self) -> Result<Part> {
+    fn light_detector(&mut self, role: models::Role) -> Result<Part> {
         let label = self.settings.detector_label;
         ensure!(
             label == coco::PERSON,
             "the light detector finds people and nothing else; for another class take --detector mask-rcnn"
         );
-        let role = models::Role::LightDetector;
         let (file, config, weights) = self.open(role)?;
         let mut config = person_detector::Config { longest_side: config.input, ..person_detector::Config::default() };
         if let Some(side) = self.settings.detector_side {
@@ -241,8 +248,7 @@ impl Loader<'_> {
             config.longest_side = side as usize * 4 / 3;
         }
         let net = self.network(&file, role, |_| None, |vb| PersonDetector::load(config, &vb))?;
-        let detector = DetectorStage { detector: LightDetector::new(net), weights };
-        Ok(Part::Detector(self.settings.detector, Box::new(detector)))
+        Ok(self.detector_part(DetectorStage { detector: LightDetector::new(net), weights }))
     }
 
     fn mask_rcnn(&mut self) -> Result<Part> {
@@ -259,8 +265,11 @@ impl Loader<'_> {
         }
         let net = self.network(&file, role, weights::old_fpn_name, |vb| MaskRcnn::load(config, &vb))?;
         let detector = MaskRcnnDetector::new(net).with_label(self.settings.detector_label);
-        let detector = DetectorStage { detector, weights };
-        Ok(Part::Detector(self.settings.detector, Box::new(detector)))
+        Ok(self.detector_part(DetectorStage { detector, weights }))
+    }
+
+    fn detector_part(&self, detector: impl Detector + 'static) -> Part {
+        Part::Detector(self.settings.detector, self.settings.estimator.family(), Box::new(detector))
     }
 
     fn root(&mut self, kind: EstimatorKind) -> Result<Part> {
@@ -319,10 +328,7 @@ impl Loader<'_> {
         if let Some(SnapshotBody { topology, model }) = SnapshotBody::read(file)? {
             return Ok((topology, model.map(Arc::new)));
         }
-        let stand_in = match role {
-            models::Role::Mano => Arc::new(standin::hand()?.model()?),
-            _ => standin::body_model()?,
-        };
+        let stand_in = standin::model(if role == models::Role::Mano { Family::Mano } else { Family::Smpl })?;
         if stand_in.topology().vertex_count == vertices {
             return Ok(with_body(stand_in));
         }
@@ -595,7 +601,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mask_rcnn_is_preferred_where_it_is_and_only_it_finds_dogs() {
+    fn mask_rcnn_is_preferred_where_it_is_and_only_it_finds_dogs_but_no_hands() {
         let folder = tempfile::tempdir().unwrap();
         let role = |detector, label: &str| {
             let settings = Settings {
@@ -611,5 +617,7 @@ mod tests {
         assert_eq!(role(DetectorKind::Auto, "person"), models::Role::Detector);
         assert_eq!(role(DetectorKind::Light, "person"), models::Role::LightDetector);
         assert_eq!(role(DetectorKind::MaskRcnn, "person"), models::Role::Detector);
+        let hands = Settings { estimator: EstimatorKind::Hand, ..Settings::with_models(folder.path().to_owned()) };
+        assert_eq!(detector_role(&hands), models::Role::HandDetector, "Mask R-CNN knows no hands");
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use glam::{Vec2, Vec3};
 use image::RgbImage;
 
-use crate::body::{BodyModel, Topology};
+use crate::body::{BodyModel, Family, Topology};
 use crate::camera_mesh::{BODY_BOX_M, HAND_BOX_M, LixelVolume};
 use crate::capture::{Frame, SourceKind};
 use crate::crop::Crop;
@@ -451,8 +451,8 @@ fn root_in_crops(root: &mut dyn RootEstimator, patches: &Patches<'_>, camera: &I
 
 /// Side of the box around the root that the lixels cover, metres.
 fn box_m(kind: EstimatorKind) -> f32 {
-    match kind {
-        EstimatorKind::Body | EstimatorKind::Skeleton => BODY_BOX_M,
-        EstimatorKind::Hand => HAND_BOX_M,
+    match kind.family() {
+        Family::Smpl => BODY_BOX_M,
+        Family::Mano => HAND_BOX_M,
     }
 }

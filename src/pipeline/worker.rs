@@ -213,13 +213,22 @@ impl Worker {
                 if kind == settings.estimator {
                     return false;
                 }
+                let same_family = kind.family() == settings.estimator.family();
                 settings.estimator = kind;
                 self.stages.estimator = None;
                 self.stages.root = None;
                 self.stages.body = None;
                 self.stages.landmarks.clear();
                 self.stages.set_settings(settings);
-                self.start_loading(infer::Wanted::Estimator);
+                if same_family {
+                    self.start_loading(infer::Wanted::Estimator);
+                } else {
+                    // People are no hands.
+                    self.stages.detector = None;
+                    self.stages.forget_people();
+                    self.part_notes.clear();
+                    self.start_loading(infer::Wanted::All);
+                }
                 return true;
             }
             Command::MeshSource(source) => settings.mesh_source = source,
@@ -257,7 +266,9 @@ impl Worker {
         match part {
             Ok(Part::Backend(name)) => self.backend = name,
             // A part that was asked for before the setting changed again is dropped.
-            Ok(Part::Detector(kind, detector)) if kind == self.stages.settings().detector => {
+            Ok(Part::Detector(kind, family, detector))
+                if kind == self.stages.settings().detector && family == self.stages.settings().estimator.family() =>
+            {
                 self.stages.detector = Some(detector);
                 self.stages.forget_people();
                 self.part_notes.retain(|(role, _)| *role != infer::Role::Detector);

@@ -8,7 +8,10 @@ use glam::{Mat3, Quat, Vec2, Vec3};
 use super::looks::Looks;
 use super::motion::{Manner, Motion, ON_THE_SPOT, SEATED, smooth};
 use super::posture::{Posture, SIDES};
+use super::props::Solid;
 use super::random::Random;
+use super::scene::Figure;
+use super::texture::Noise;
 use crate::body::BodyModel;
 
 /// Seconds from one motion to the next.
@@ -67,9 +70,11 @@ pub struct Standing {
     /// Joints in world metres.
     pub joints_m: Vec<Vec3>,
     /// Axis-angles of all joints; the first turns into the world.
-    pub pose_rad: [Vec3; 24],
+    pub pose_rad: Vec<Vec3>,
     /// The root joint at rest, which the first axis-angle turns about.
     pub rest_root_m: Vec3,
+    /// What moves along and is no part of the body: a hand's arm.
+    pub solids: Vec<Solid>,
 }
 
 /// Metres that are walked `secs` after the start of a walk, in units of its speed: slow at both ends.
@@ -193,9 +198,15 @@ impl Actor {
     pub fn still(place: Vec2, posture: Posture, heading_rad: f32, shape: Vec<f32>, looks: Looks) -> Self {
         Self { place, shape, looks, act: Act::Still { posture, heading_rad } }
     }
+}
 
-    /// Where and how it stands: the lowest point of the body on the ground.
-    pub fn stand(&self, body: &BodyModel, time_secs: f32) -> Result<Standing> {
+impl Figure for Actor {
+    fn shape(&self) -> &[f32] {
+        &self.shape
+    }
+
+    /// The lowest point of the body is on the ground.
+    fn stand(&self, body: &BodyModel, time_secs: f32) -> Result<Standing> {
         let (posture, place, heading_rad) = match &self.act {
             Act::Still { posture, heading_rad } => (*posture, self.place, *heading_rad),
             Act::Moving(script) => script.at(self.place, time_secs),
@@ -211,7 +222,17 @@ impl Actor {
         let lowest = posed.vertices_m.iter().map(|p| p.y).fold(f32::INFINITY, f32::min);
         let shift = Vec3::new(place.x - anchor.x, -lowest, place.y - anchor.z);
         let moved = |points: Vec<Vec3>| points.into_iter().map(|p| p + shift).collect();
-        Ok(Standing { vertices_m: moved(posed.vertices_m), joints_m: moved(posed.joints_m), pose_rad, rest_root_m })
+        Ok(Standing {
+            vertices_m: moved(posed.vertices_m),
+            joints_m: moved(posed.joints_m),
+            pose_rad: pose_rad.into(),
+            rest_root_m,
+            solids: Vec::new(),
+        })
+    }
+
+    fn colour(&self, noise: &Noise, rest_m: Vec3, footprint_m: f32) -> Vec3 {
+        self.looks.at(noise, rest_m, footprint_m)
     }
 }
 
@@ -251,15 +272,15 @@ impl Standing {
 
 /// A limb: all that is within `radius` of a line.
 #[derive(Clone, Copy, Debug)]
-struct Capsule {
-    from: Vec3,
-    to: Vec3,
-    radius: f32,
+pub struct Capsule {
+    pub from: Vec3,
+    pub to: Vec3,
+    pub radius: f32,
 }
 
 impl Capsule {
     /// Between two surfaces, metres; negative where they are in each other.
-    fn distance(&self, other: &Self) -> f32 {
+    pub fn distance(&self, other: &Self) -> f32 {
         // The nearest points of two segments (Ericson, Real-Time Collision Detection, 5.1.9).
         let (d1, d2, r) = (self.to - self.from, other.to - other.from, self.from - other.from);
         let (a, e, f) = (d1.length_squared().max(1e-9), d2.length_squared().max(1e-9), d2.dot(r));

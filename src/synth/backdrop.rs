@@ -273,7 +273,8 @@ impl Backdrop {
         }
     }
 
-    fn add(&mut self, noise: &Noise, light: &Light, viewpoint: &Viewpoint, solid: &Solid) {
+    /// Puts a thing before what is there.
+    pub fn add(&mut self, noise: &Noise, light: &Light, viewpoint: &Viewpoint, solid: &Solid) {
         let width = viewpoint.size[0] as usize;
         let projected: Vec<_> = solid.vertices_m.iter().map(|&p| viewpoint.projected(viewpoint.camera(p))).collect();
         for face in &solid.faces {

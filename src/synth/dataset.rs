@@ -1,5 +1,5 @@
 //! A folder of synthetic pictures with a JSON file in COCO's format and the papers' extra fields: millimetres in
-//! `joint_cam`, as in their annotation files; metres in `smpl_param`, as in SMPL's.
+//! `joint_cam`, as in their annotation files; metres in `smpl_param` and `mano_param`, as in SMPL's and MANO's.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::random::Random;
 use super::{Kind, Photo, Studio};
+use crate::body::Family;
 use crate::space::RectPx;
-use crate::truth::Truth;
+use crate::truth::{TruePerson, Truth};
 
 /// The file beside the pictures.
 pub use crate::annotations::FILE_NAME as ANNOTATIONS;
@@ -41,7 +42,7 @@ struct Dataset<'a> {
 
 #[derive(Serialize)]
 struct Info {
-    description: &'static str,
+    description: String,
     kind: Kind,
     seed: u64,
 }
@@ -93,15 +94,28 @@ struct Annotation {
     joint_cam: Vec<[f32; 3]>,
     joint_valid: Vec<[u8; 1]>,
     root_cam: [f32; 3],
-    smpl_param: SmplParam,
+    #[serde(flatten)]
+    param: Param,
 }
 
+/// Whose parameters these are, says the key.
 #[derive(Serialize)]
-struct SmplParam {
-    pose: Vec<f32>,
-    shape: Vec<f32>,
-    trans: [f32; 3],
-    gender: &'static str,
+enum Param {
+    #[serde(rename = "smpl_param")]
+    Smpl { pose: Vec<f32>, shape: Vec<f32>, trans: [f32; 3], gender: &'static str },
+    #[serde(rename = "mano_param")]
+    Mano { pose: Vec<f32>, shape: Vec<f32>, trans: [f32; 3], hand_type: &'static str },
+}
+
+impl Param {
+    fn of(family: Family, person: &TruePerson) -> Self {
+        let pose = person.params.pose_rad.iter().flat_map(glam::Vec3::to_array).collect();
+        let (shape, trans) = (person.params.shape.clone(), person.translation_m.to_array());
+        match family {
+            Family::Smpl => Self::Smpl { pose, shape, trans, gender: "neutral" },
+            Family::Mano => Self::Mano { pose, shape, trans, hand_type: "right" },
+        }
+    }
 }
 
 /// COCO's uncompressed mask: lengths of runs down the columns, of black and white in turn, black first.
@@ -142,6 +156,7 @@ pub fn picture_seed(dataset_seed: u64, number: u64) -> u64 {
 pub fn write(studio: &Arc<Studio>, order: &Order, dir: &Path, done: impl Fn() + Sync) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
     let digits = order.count.saturating_sub(1).to_string().len().max(6);
+    let family = order.kind.family();
     let one = |number: u64| -> Result<(ImageEntry, Vec<Annotation>)> {
         let seed = picture_seed(order.seed, number);
         let Photo { rgb, truth } = studio.sample(order.kind, seed, order.size)?;
@@ -155,7 +170,7 @@ pub fn write(studio: &Arc<Studio>, order: &Order, dir: &Path, done: impl Fn() + 
         let cam_param = Camera { focal: [k.fx, k.fy], princpt: [k.cx, k.cy] };
         let [width, height] = truth.size;
         let entry = ImageEntry { id: number, file_name, width, height, seed, cam_param };
-        let seen = (0..truth.people.len()).filter_map(|person| annotation(&truth, person, number));
+        let seen = (0..truth.people.len()).filter_map(|person| annotation(family, &truth, person, number));
         Ok((entry, seen.collect()))
     };
     let made: Vec<_> = (0..order.count).into_par_iter().map(one).collect::<Result<_>>()?;
@@ -166,20 +181,19 @@ pub fn write(studio: &Arc<Studio>, order: &Order, dir: &Path, done: impl Fn() + 
     }
     let joints = &studio.body.topology().skeleton;
     let bones = joints.parents.iter().enumerate().filter_map(|(joint, parent)| Some([(*parent)? + 1, joint + 1]));
-    let person = Category {
-        id: 1,
-        name: "person",
-        supercategory: "person",
-        keypoints: &joints.names,
-        skeleton: bones.collect(),
+    let [name, supercategory] = match family {
+        Family::Smpl => ["person"; 2],
+        Family::Mano => ["hand", "person"],
     };
-    let info = Info { description: "Lixelscope's synthetic people", kind: order.kind, seed: order.seed };
-    let dataset = Dataset { info, images, annotations, categories: [person] };
+    let category = Category { id: 1, name, supercategory, keypoints: &joints.names, skeleton: bones.collect() };
+    let description = format!("Lixelscope's synthetic {}", order.kind.shows());
+    let info = Info { description, kind: order.kind, seed: order.seed };
+    let dataset = Dataset { info, images, annotations, categories: [category] };
     whole_file(&dir.join(ANNOTATIONS), |out| Ok(serde_json::to_writer(out, &dataset)?))
 }
 
 /// A person of a picture; `None` where not one pixel shows it. The id is still to be set.
-fn annotation(truth: &Truth, person: usize, image_id: u64) -> Option<Annotation> {
+fn annotation(family: Family, truth: &Truth, person: usize, image_id: u64) -> Option<Annotation> {
     let one = &truth.people[person];
     let bbox = one.visible_rect?;
     // COCO counts from the corner of the first pixel, and we from its centre.
@@ -210,12 +224,7 @@ fn annotation(truth: &Truth, person: usize, image_id: u64) -> Option<Annotation>
         joint_cam: one.joints_camera_m.iter().map(|&p| mm(p)).collect(),
         joint_valid: one.joints_camera_m.iter().map(|p| [u8::from(p.z > 0.0)]).collect(),
         root_cam: mm(one.root_camera_m()),
-        smpl_param: SmplParam {
-            pose: one.params.pose_rad.iter().flat_map(glam::Vec3::to_array).collect(),
-            shape: one.params.shape.clone(),
-            trans: one.translation_m.to_array(),
-            gender: "neutral",
-        },
+        param: Param::of(family, one),
     })
 }
 

@@ -54,6 +54,7 @@ impl Marks {
 /// One person's appearance.
 #[derive(Clone, Debug)]
 pub struct Looks {
+    marks: Marks,
     skin: Vec3,
     lips: Vec3,
     eyes: Vec3,
@@ -82,7 +83,7 @@ pub struct Looks {
 }
 
 /// Tones of skin from light to dark, after photographs of people, sRGB.
-const SKIN: [[u8; 3]; 9] = [
+pub const SKIN: [[u8; 3]; 9] = [
     [246, 215, 195],
     [238, 200, 172],
     [226, 182, 150],
@@ -107,7 +108,8 @@ const HAIR: [[u8; 3]; 10] = [
     [224, 220, 214],
 ];
 
-fn cloth(random: &mut Random) -> Texture {
+/// Something to wear.
+pub fn cloth(random: &mut Random) -> Texture {
     let colours = [any_colour(random), any_colour(random)];
     let patterns = [
         Pattern::Plain,
@@ -163,6 +165,7 @@ impl Looks {
         };
         let sock_y = marks.ankle_y + random.between(0.02, 0.2);
         Self {
+            marks: marks.clone(),
             skin,
             lips: skin * Vec3::new(0.85, 0.5, 0.52),
             eyes: srgb(random.pick(&[[70, 45, 30], [40, 28, 22], [60, 90, 120], [70, 95, 60]])),
@@ -187,7 +190,8 @@ impl Looks {
     }
 
     /// The colour of a place on the body at rest.
-    pub fn at(&self, marks: &Marks, noise: &Noise, p: Vec3, footprint_m: f32) -> Vec3 {
+    pub fn at(&self, noise: &Noise, p: Vec3, footprint_m: f32) -> Vec3 {
+        let marks = &self.marks;
         let out = p.x.abs();
         let cloth = |texture: &Texture, p: Vec2| texture.at(noise, p, footprint_m);
         // Around the body, not through it: what is behind is another part of the cloth.
@@ -207,7 +211,7 @@ impl Looks {
         let bare = p.y > collar_y && from_neck < 0.075 + self.neckline_m * 0.35;
         let chin = p.y > marks.neck.y + 0.02 && p.z > marks.neck.z + 0.035 && out < 0.08;
         if p.y > marks.neck.y + 0.1 || bare || chin {
-            return self.head_at(marks, noise, p, footprint_m);
+            return self.head_at(noise, p, footprint_m);
         }
         // Long hair lies on the back.
         if p.z < marks.neck.z - 0.01 && p.y > marks.nose.y - self.hair_length_m && out < 0.11 && self.hairline_m < 0.1 {
@@ -232,7 +236,8 @@ impl Looks {
         self.skin * (0.93 + 0.14 * noise.at(Vec2::new(p.x + p.z, p.y) * 1.7))
     }
 
-    fn head_at(&self, marks: &Marks, noise: &Noise, p: Vec3, footprint_m: f32) -> Vec3 {
+    fn head_at(&self, noise: &Noise, p: Vec3, footprint_m: f32) -> Vec3 {
+        let marks = &self.marks;
         let eye = marks.left_eye;
         let out = p.x.abs();
         let above_eyes = p.y - eye.y;

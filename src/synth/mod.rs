@@ -1,7 +1,8 @@
-//! People that do not exist: scenes of the stand-in body from a seed, with everything that is true of them.
+//! People and hands that do not exist: scenes of the stand-ins from a seed, with everything that is true of them.
 //!
 //! ```text
-//! seed -> camera, light, place, people (scene) -> postures at a time (actor) -> pixels (raster) -> picture (lens)
+//! seed -> camera, who is there (people, hands), light, place (scene) -> postures at a time (actor, hands)
+//!      -> pixels (raster) -> picture (lens)
 //! ```
 //!
 //! The world is in metres: y up, the ground at 0, the camera over its origin looking along -z. Colours are linear light
@@ -14,15 +15,19 @@
 mod actor;
 mod backdrop;
 pub mod dataset;
+mod gesture;
+mod hands;
 mod lens;
 mod light;
 mod looks;
 mod motion;
+mod people;
 mod posture;
 mod props;
 pub(crate) mod random;
 mod raster;
 mod scene;
+mod skin;
 pub mod source;
 mod texture;
 
@@ -31,10 +36,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::body::{BodyModel, standin};
+use crate::body::{BodyModel, Family, standin};
 
 pub use actor::Standing;
-pub use scene::{DISTANCES_M, Photo, SIDES_PX, Scene};
+pub use hands::DEPTHS_M as HAND_DEPTHS_M;
+pub use people::DISTANCES_M;
+pub use scene::{Photo, SIDES_PX, Scene};
 pub use source::SyntheticSource;
 
 /// What is shown.
@@ -46,25 +53,67 @@ pub enum Kind {
     Scenes,
     /// People in any pose that joints allow, turned anyhow, in heavy clutter; nobody moves.
     Poses,
+    /// Right hands that turn and make gestures before a camera.
+    Hands,
 }
 
-/// What all scenes share: the body, noise, a sensor. Made once; that takes up to a second.
+impl Kind {
+    /// Whose body is shown.
+    pub fn family(self) -> Family {
+        match self {
+            Self::Scenes | Self::Poses => Family::Smpl,
+            Self::Hands => Family::Mano,
+        }
+    }
+
+    /// As the user writes it.
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    /// Those whom it shows, in a word.
+    pub fn shows(self) -> &'static str {
+        match self.family() {
+            Family::Smpl => "people",
+            Family::Mano => "hands",
+        }
+    }
+}
+
+/// What all scenes of a body share: the body, noise, a sensor. Made once; that takes up to a second.
 pub struct Studio {
     body: Arc<BodyModel>,
     noise: texture::Noise,
     sensor: lens::Sensor,
-    marks: looks::Marks,
+    marks: Marks,
+}
+
+/// Where on the body is what, to paint and to pose it.
+enum Marks {
+    Person(looks::Marks),
+    Hand(Arc<gesture::Anatomy>),
 }
 
 impl Studio {
     /// The studio with the stand-in body.
     pub fn new() -> Result<Arc<Self>> {
-        let body = standin::body_model()?;
-        let marks = looks::Marks::new(body.topology(), body.template_m()).context("the stand-in body")?;
-        Ok(Arc::new(Self { body, noise: texture::Noise::new(), sensor: lens::Sensor::new(), marks }))
+        Self::of(Family::Smpl)
     }
 
-    /// The body of all people.
+    /// The studio with the stand-in body, or with the stand-in hand.
+    pub fn of(family: Family) -> Result<Arc<Self>> {
+        let body = standin::model(family)?;
+        let (topology, rest) = (body.topology(), body.template_m());
+        let marks = match family {
+            Family::Smpl => looks::Marks::new(topology, rest).map(Marks::Person).context("the stand-in body"),
+            Family::Mano => {
+                gesture::Anatomy::new(topology, rest).map(|hand| Marks::Hand(hand.into())).context("the stand-in hand")
+            }
+        };
+        Ok(Arc::new(Self { body, noise: texture::Noise::new(), sensor: lens::Sensor::new(), marks: marks? }))
+    }
+
+    /// The body of all people, or the hand.
     pub fn body(&self) -> &BodyModel {
         &self.body
     }

@@ -34,6 +34,11 @@ impl Viewpoint {
         self.camera_from_world * (p_world_m - self.eye_m)
     }
 
+    /// A point in camera metres, in the world.
+    pub fn world(&self, p_camera_m: Vec3) -> Vec3 {
+        self.camera_from_world.transpose() * p_camera_m + self.eye_m
+    }
+
     /// The direction in the world, one metre deep, in which a pixel looks.
     pub fn ray(&self, px: Vec2) -> Vec3 {
         self.camera_from_world.transpose() * self.intrinsics.camera_from_frame(px, 1.0)

@@ -13,12 +13,13 @@ use crate::capture::{Frame, FrameSource, Next};
 pub const SIZE_PX: [u32; 2] = [640, 480];
 /// Frames a second.
 pub const FPS: u64 = 25;
-/// After so many seconds there are other people in another place.
+/// After so many seconds there are other people, or hands, in another place.
 pub const SCENE_SECS: u64 = 20;
 
 /// Scenes one after another, without an end. Every frame carries its truth.
 pub struct SyntheticSource {
     studio: Arc<Studio>,
+    kind: Kind,
     seed: u64,
     /// The scene that is on, with its number.
     scene: Option<(u64, Scene)>,
@@ -27,14 +28,15 @@ pub struct SyntheticSource {
 
 impl SyntheticSource {
     /// The film of a seed. Takes about a second, for the body.
-    pub fn open(seed: u64) -> Result<Self> {
-        Ok(Self { studio: Studio::new()?, seed, scene: None, index: 0 })
+    pub fn open(kind: Kind, seed: u64) -> Result<Self> {
+        Ok(Self { studio: Studio::of(kind.family())?, kind, seed, scene: None, index: 0 })
     }
 }
 
 impl FrameSource for SyntheticSource {
     fn describe(&self) -> String {
-        format!("synthetic people, seed {}, {}x{} at {FPS} fps", self.seed, SIZE_PX[0], SIZE_PX[1])
+        let (shown, [width, height]) = (self.kind.shows(), SIZE_PX);
+        format!("synthetic {shown}, seed {}, {width}x{height} at {FPS} fps", self.seed)
     }
 
     fn is_live(&self) -> bool {
@@ -61,7 +63,7 @@ impl FrameSource for SyntheticSource {
         if self.scene.as_ref().is_none_or(|(current, _)| *current != number) {
             // The first scene is the one of the seed itself.
             let seed = if number == 0 { self.seed } else { Random::fork(self.seed, number).bits() };
-            self.scene = Some((number, Scene::new(&self.studio, Kind::Scenes, seed, SIZE_PX)?));
+            self.scene = Some((number, Scene::new(&self.studio, self.kind, seed, SIZE_PX)?));
         }
         let Some((_, scene)) = &self.scene else { return Ok(Next::Ended("no scene".into())) };
         let photo = scene.photograph((index % per_scene) as f32 / FPS as f32)?;

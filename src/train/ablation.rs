@@ -15,6 +15,7 @@ use super::curves::Curves;
 use super::i2l::Design;
 use super::mesh_task::{MeshTask, Stage};
 use super::session::{self, Files, Options, Place};
+use crate::body::Family;
 use crate::cli::AblateArgs;
 use crate::nets::NetSizes;
 
@@ -95,7 +96,7 @@ pub fn run(args: &AblateArgs) -> Result<()> {
             seed: args.seed,
             checkpoint_every: Duration::from_mins(5),
         };
-        let (task, params) = MeshTask::designed(RESNET, sizes, design, Stage::All, false, args.seed)?;
+        let (task, params) = MeshTask::designed(Family::Smpl, RESNET, sizes, design, Stage::All, false, args.seed)?;
         let parameters = params.values().len();
         session::run(task, params, &options, &mut |progress| {
             bar.set_position(i as u64 * args.samples + progress.samples);

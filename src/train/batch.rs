@@ -7,7 +7,8 @@ use anyhow::Result;
 use candle_core::{Device, Result as CandleResult, Tensor};
 use glam::{DVec3, Vec3};
 
-use super::people::{View, lixels};
+use super::people::View;
+use crate::body::Family;
 use crate::eval::metrics;
 use crate::nets::input::patches_tensor;
 use crate::synth::Kind;
@@ -50,7 +51,7 @@ pub fn targets<'a>(
 ) -> Result<[Tensor; 2]> {
     let (mut targets, mut valid) = (Vec::new(), Vec::new());
     for view in batch {
-        for p in lixels(&points(view), view.patch.width(), bins) {
+        for p in view.lixels(&points(view), bins) {
             targets.extend(p.to_array());
             let inside = p.cmpge(Vec3::ZERO).all() && p.cmple(Vec3::splat((bins - 1) as f32)).all();
             valid.push(f32::from(u8::from(inside)));
@@ -66,21 +67,23 @@ pub fn mm(points_m: &[Vec3]) -> Vec<DVec3> {
     points_m.iter().map(|p| p.as_dvec3() * 1000.0).collect()
 }
 
-/// MPJPE and PA-MPJPE of both kinds of scenes, as sums and counts.
-pub struct JointErrors([(&'static str, f64, usize); 4]);
-
-impl Default for JointErrors {
-    fn default() -> Self {
-        let names = ["scenes_mpjpe_mm", "scenes_pa_mpjpe_mm", "poses_mpjpe_mm", "poses_pa_mpjpe_mm"];
-        Self(names.map(|name| (name, 0.0, 0)))
-    }
-}
+/// MPJPE and PA-MPJPE of all kinds of scenes, as sums and counts.
+pub struct JointErrors(Vec<(&'static str, f64, usize)>);
 
 impl JointErrors {
+    /// No errors yet, of the kinds of scenes that there are of people or of hands.
+    pub fn of(family: Family) -> Self {
+        let names: &[_] = match family {
+            Family::Smpl => &["scenes_mpjpe_mm", "scenes_pa_mpjpe_mm", "poses_mpjpe_mm", "poses_pa_mpjpe_mm"],
+            Family::Mano => &["hands_mpjpe_mm", "hands_pa_mpjpe_mm"],
+        };
+        Self(names.iter().map(|name| (*name, 0.0, 0)).collect())
+    }
+
     /// Those of a person, whose joints are moved together at `root`.
     pub fn add(&mut self, kind: Kind, found_mm: &[DVec3], truth_mm: &[DVec3], root: usize) -> Result<()> {
         let errors = [metrics::mpjpe(found_mm, truth_mm, root)?, metrics::pa_mpjpe(found_mm, truth_mm)?];
-        let first = if kind == Kind::Scenes { 0 } else { 2 };
+        let first = if kind == Kind::Poses { 2 } else { 0 };
         for (sum, error) in self.0[first..].iter_mut().zip(errors) {
             sum.1 += error;
             sum.2 += 1;
@@ -90,6 +93,6 @@ impl JointErrors {
 
     /// Names, sums and counts.
     pub fn sums(self) -> Vec<(&'static str, f64, usize)> {
-        self.0.to_vec()
+        self.0
     }
 }

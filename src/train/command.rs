@@ -14,7 +14,8 @@ use super::resize::read_resized;
 use super::root_task::{self, RootTask};
 use super::session::{self, Options, Place, Progress};
 use super::task::Task;
-use crate::cli::{TrainArgs, Trainee};
+use crate::body::Family;
+use crate::cli::{BadInput, TrainArgs, Trainee};
 use crate::nets::NetSizes;
 use crate::nets::weights::WeightFile;
 
@@ -24,7 +25,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         .with_widths(args.width as usize, args.channels as usize);
     match args.network {
         Trainee::Mesh => {
-            let (task, params) = MeshTask::new(args.resnet, sizes, args.stage, args.surface, args.seed)?;
+            let (task, params) = MeshTask::new(args.of, args.resnet, sizes, args.stage, args.surface, args.seed)?;
             begin(args, &sizes, &params)?;
             if args.mesh_from_pose {
                 task.start_mesh_from_pose(&params);
@@ -32,23 +33,28 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             train(args, (task, params))
         }
         Trainee::Root => {
-            let (task, params) = RootTask::new(args.resnet, sizes, args.seed)?;
+            let (task, params) = RootTask::new(args.of, args.resnet, sizes, args.seed)?;
             begin(args, &sizes, &params)?;
             train(args, (task, params))
         }
         Trainee::Params => {
             let mesh = args.mesh.as_deref().context("--mesh FILE: the weights of a trained first stage")?;
-            let (task, params) = ParamTask::new(mesh, args.seed)?;
+            let (task, params) = ParamTask::new(args.of, mesh, args.seed)?;
             begin(args, &sizes, &params)?;
             train(args, (task, params))
         }
         Trainee::Pose => {
+            if args.of == Family::Mano {
+                let words =
+                    "3D PoseNet has the joints of a body: leave --of out, or train mesh, root, params or detector";
+                return Err(BadInput(words.into()).into());
+            }
             let (task, params) = PoseTask::new(args.resnet, sizes, args.seed)?;
             begin(args, &sizes, &params)?;
             train(args, (task, params))
         }
         Trainee::Detector => {
-            let (task, params) = DetectorTask::new(args.seed)?;
+            let (task, params) = DetectorTask::new(args.of, args.seed)?;
             begin(args, &sizes, &params)?;
             train(args, (task, params))
         }

@@ -32,14 +32,13 @@ impl Place {
     /// What the user asked for; `threads` are those of the processor.
     pub fn new(backend: Backend, precision: Precision, threads: usize) -> Result<Self> {
         match backend {
-            Backend::Cpu => Ok(Self::Threads(threads)),
             Backend::Cuda => gpu(precision),
             Backend::Metal => bail!("training runs on the processor and on NVIDIA GPUs, not on Metal: --backend cpu"),
             Backend::Auto if cfg!(feature = "cudnn") => Ok(gpu(precision).unwrap_or_else(|error| {
                 log::warn!("{error:#}; the network learns on the processor");
                 Self::Threads(threads)
             })),
-            Backend::Auto => Ok(Self::Threads(threads)),
+            Backend::Auto | Backend::Cpu => Ok(Self::Threads(threads)),
         }
     }
 
@@ -132,6 +131,7 @@ impl Learner {
     }
 
     /// Sums of the loss and its parts over the steps since this was last asked, and whether all were numbers.
+    #[allow(clippy::unnecessary_wraps)] // On a GPU it can fail.
     pub fn take_losses(&mut self) -> Result<(Named, bool)> {
         match self {
             Self::Threads { losses, is_sound, .. } => Ok((std::mem::take(losses), *is_sound)),
@@ -154,6 +154,7 @@ impl Learner {
     }
 
     /// Brings what was learnt into `params` and `adam`, to be saved.
+    #[allow(clippy::unnecessary_wraps)] // On a GPU it can fail.
     pub fn fetch(&self, params: &Params, adam: &mut Adam) -> Result<()> {
         match self {
             Self::Threads { .. } => {

@@ -1,4 +1,4 @@
-//! I2L-MeshNet's training: patches of synthetic people to the heatmaps of their joints and vertices.
+//! I2L-MeshNet's training: patches of synthetic people, or hands, to the heatmaps of their joints and vertices.
 
 use anyhow::Result;
 use candle_core::{Device, Tensor};
@@ -10,8 +10,9 @@ use super::layers::Pass;
 use super::losses::{Faces, coordinate_loss, surface_losses};
 use super::ops::heatmap_cross_entropy;
 use super::params::Params;
-use super::people::{View, Viewer, lixels};
+use super::people::{View, Viewer};
 use super::task::{Loss, Task};
+use crate::body::Family;
 use crate::nets::NetSizes;
 use crate::nets::param::regressor_matrix;
 
@@ -48,13 +49,21 @@ pub struct MeshTask {
 }
 
 impl MeshTask {
-    /// The task and its network's parameters as they begin.
-    pub fn new(resnet: usize, sizes: NetSizes, stage: Stage, surface: bool, seed: u64) -> Result<(Self, Params)> {
-        Self::designed(resnet, sizes, Design::default(), stage, surface, seed)
+    /// The task and its network's parameters as they begin, for the body or for the hand.
+    pub fn new(
+        of: Family,
+        resnet: usize,
+        sizes: NetSizes,
+        stage: Stage,
+        surface: bool,
+        seed: u64,
+    ) -> Result<(Self, Params)> {
+        Self::designed(of, resnet, sizes, Design::default(), stage, surface, seed)
     }
 
     /// The same for a network that an ablation has changed.
     pub fn designed(
+        of: Family,
         resnet: usize,
         sizes: NetSizes,
         design: Design,
@@ -62,7 +71,7 @@ impl MeshTask {
         surface: bool,
         seed: u64,
     ) -> Result<(Self, Params)> {
-        let viewer = Viewer::new(sizes.input() as u32)?;
+        let viewer = Viewer::new(of, sizes.input() as u32)?;
         let topology = viewer.topology();
         let (joints, vertices) = (topology.skeleton.names.len(), topology.vertex_count);
         let (params, network) = Params::build(seed, |b| I2l::designed(&sizes, design, joints, vertices, b));
@@ -148,7 +157,7 @@ impl Task for MeshTask {
         let (early, joints) = self.network.forward_pose(pass, &patches(batch, &pass.device())?)?;
         let is_pose = self.stage == Stage::Pose;
         let out = if is_pose { joints } else { self.network.forward_mesh(pass, &early, &joints)? };
-        let mut errors = JointErrors::default();
+        let mut errors = JointErrors::of(self.viewer.family());
         for (view, found) in batch.iter().zip(out.coords.to_vec3::<f32>()?) {
             let joints_mm = |points: &[Vec3]| {
                 let points = view.metres(points, self.bins);
@@ -156,7 +165,7 @@ impl Task for MeshTask {
             };
             let found: Vec<Vec3> = found.iter().map(|p| Vec3::from_slice(p)).collect();
             let truth = if is_pose { &view.joints } else { &view.vertices };
-            let truth = lixels(truth, self.sizes.input() as u32, self.bins);
+            let truth = view.lixels(truth, self.bins);
             errors.add(view.kind, &joints_mm(&found), &joints_mm(&truth), 0)?;
         }
         Ok(errors.sums())

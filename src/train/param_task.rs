@@ -17,6 +17,7 @@ use super::params::Params;
 use super::people::{Viewer, mirrored_turn};
 use super::regressor::ParamRegressor;
 use super::task::{Loss, Task};
+use crate::body::Family;
 use crate::models::{NetConfig, Role};
 use crate::nets::NetSizes;
 use crate::nets::i2l::{I2l, I2lShape, ParamShape, WIDTHS_AT};
@@ -59,8 +60,9 @@ pub struct ParamTask {
 }
 
 impl ParamTask {
-    /// The task and its network's parameters as they begin. `mesh` are the weights of a first stage for the stand-in.
-    pub fn new(mesh: &Path, seed: u64) -> Result<(Self, Params)> {
+    /// The task and its network's parameters as they begin, for the body or for the hand. `mesh` are the weights of a
+    /// first stage for the stand-in.
+    pub fn new(of: Family, mesh: &Path, seed: u64) -> Result<(Self, Params)> {
         let mesh = WeightFile::open(mesh)?;
         let shape_of = |name: &str| mesh.shape(name).map(<[usize]>::to_vec);
         let open = || {
@@ -69,7 +71,7 @@ impl ParamTask {
             Ok::<_, anyhow::Error>((sizes, I2lShape { params: None, ..I2lShape::from_shapes(shape_of)? }))
         };
         let (sizes, shape) = open().with_context(|| mesh.path().display().to_string())?;
-        let viewer = Viewer::new(sizes.input() as u32)?;
+        let viewer = Viewer::new(of, sizes.input() as u32)?;
         let body = viewer.studio().body();
         let topology = viewer.topology();
         let joints = topology.skeleton.names.len();
@@ -112,7 +114,7 @@ impl ParamTask {
 /// with an error of its own. `bins` are those of a heatmap.
 fn varied(sample: &ParamSample, viewer: &Viewer, bins: f32, random: &mut Random) -> ParamSample {
     let mut sample = sample.clone();
-    if random.chance(0.5) {
+    if viewer.has_mirror_image() && random.chance(0.5) {
         sample.joints.iter_mut().for_each(|joint| joint.x = bins - joint.x);
         sample.joints = viewer.mirrored(&sample.joints);
         sample.pose_rad = viewer.mirrored(&sample.pose_rad).into_iter().map(mirrored_turn).collect();
@@ -179,7 +181,7 @@ impl Task for ParamTask {
             let points = |joints: Vec<Vec<f32>>| joints.iter().map(|joint| Vec3::from_slice(joint)).collect::<Vec<_>>();
             Ok(people.into_iter().map(|joints| mm(&points(joints))).collect())
         };
-        let mut errors = JointErrors::default();
+        let mut errors = JointErrors::of(self.viewer.family());
         let people = joints(&out.rotations, &out.shape)?.into_iter().zip(joints(&rotations, &shapes)?);
         for (sample, (found, truth)) in batch.iter().zip(people) {
             errors.add(sample.kind, &found, &truth, 0)?;
@@ -210,11 +212,11 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let [first, both] = ["first", "both"].map(|name| folder.path().join(format!("{name}.safetensors")));
         let sizes = NetSizes::new(18, 64, 16)?.with_widths(16, 16);
-        let (task, params) = MeshTask::new(18, sizes, Stage::All, false, 1)?;
+        let (task, params) = MeshTask::new(Family::Smpl, 18, sizes, Stage::All, false, 1)?;
         task.save_weights(&params, &first)?;
-        assert!(ParamTask::new(&folder.path().join("none.safetensors"), 1).is_err());
+        assert!(ParamTask::new(Family::Smpl, &folder.path().join("none.safetensors"), 1).is_err());
 
-        let (task, params) = ParamTask::new(&first, 1)?;
+        let (task, params) = ParamTask::new(Family::Smpl, &first, 1)?;
         let samples = task.block(5)?;
         assert_eq!(samples.len(), crate::train::people::VIEWS * VARIATIONS);
         assert_eq!(task.block(VALIDATION)?.len(), crate::train::people::VIEWS);
@@ -251,7 +253,7 @@ mod tests {
 
     #[test]
     fn variations_are_the_same_person_seen_otherwise() -> Result<()> {
-        let viewer = Viewer::new(64)?;
+        let viewer = Viewer::new(Family::Smpl, 64)?;
         let body = viewer.studio().body();
         // Somebody whose joints are where the pose puts them, seen from far away: a lixel is an eighth of a metre.
         let pose_rad: Vec<Vec3> = (0..24).map(|i| Vec3::new(0.3, 0.1 * i as f32, -0.2 * (i % 5) as f32)).collect();

@@ -1,16 +1,16 @@
-//! People of synthetic photographs as the networks will meet them: patches with the papers' augmentation, and where
+//! People, or hands, of synthetic photographs as the networks will meet them: patches with the papers' augmentation, and where
 //! every joint and vertex is in them.
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use glam::{Quat, Vec2, Vec3};
 use image::RgbImage;
 
-use crate::body::{Topology, standin};
-use crate::camera_mesh::BODY_BOX_M;
+use crate::body::{Family, Topology, standin};
+use crate::camera_mesh::{BODY_BOX_M, HAND_BOX_M};
 use crate::crop::{Augmentation, Crop, process_bbox};
-use crate::root_depth::{REAL_BOX_M, k_m};
+use crate::root_depth::{REAL_BOX_M, REAL_HAND_BOX_M, k_m};
 use crate::space::RectPx;
 use crate::synth::random::Random;
 use crate::synth::{Kind, Photo, Scene, Studio};
@@ -19,7 +19,7 @@ use crate::truth::{TruePerson, Truth};
 /// Views of one block.
 pub const VIEWS: usize = 24;
 /// Views of the same photograph of the same person, each augmented in another way.
-const VIEWS_OF_A_PERSON: usize = 3;
+const VIEWS_OF_A_PERSON: usize = 2;
 /// Photographs of a scene whose people move.
 const PHOTOS_OF_A_SCENE: usize = 3;
 /// Share of views from scenes; the others are from poses.
@@ -32,12 +32,16 @@ const SCALE: f32 = 0.12;
 /// Share of views that are turned, and the deviation.
 const ROTATED: f32 = 0.4;
 const ROTATION_DEG: f32 = 10.0;
+/// Hands come at any angle.
+const HAND_ROTATION_DEG: f32 = 60.0;
 /// Share of views with things pasted on them.
 const OCCLUDED: f32 = 0.2;
 
 /// A person of whom less is seen, or that is smaller, is nobody's task.
 const LEAST_SHARE: f32 = 0.4;
 const LEAST_SIDE_PX: f32 = 24.0;
+/// Nearer to the camera nobody is.
+const LEAST_DEPTH_M: f32 = 0.2;
 /// The share of the joints that must be in the frame: of what is beyond nothing can be learnt.
 const LEAST_JOINTS: f32 = 0.7;
 
@@ -59,6 +63,10 @@ pub struct View {
     pub gamma: f32,
     /// Patch pixels times this and the depth in metres are metres, across.
     pub metres_per_px_at_1m: f32,
+    /// Where the middle of the patch lies at a depth of 1 m, in metres from the camera's axis, along the patch's axes.
+    pub middle_at_1m: Vec2,
+    /// Side of the box around the root joint that the heatmaps of z cover, metres.
+    pub box_m: f32,
     /// Pose of every joint, axis-angle, and the shape: what the second stage learns. The first turns into the axes of
     /// the patch: those of the camera, turned and mirrored with it.
     pub pose_rad: Vec<Vec3>,
@@ -71,15 +79,15 @@ pub struct Viewer {
     studio: Arc<Studio>,
     /// Side of the patches.
     side: u32,
-    /// The other side's joint and vertex.
+    /// The other side's joint and vertex; no vertices of a hand, which is another one in a mirror.
     mirrored_joint: Vec<usize>,
     mirrored_vertex: Vec<u32>,
 }
 
 impl Viewer {
-    /// For patches of this side. Takes a second.
-    pub fn new(side: u32) -> Result<Self> {
-        let studio = Studio::new()?;
+    /// People or hands, in patches of this side. Takes a second.
+    pub fn new(of: Family, side: u32) -> Result<Self> {
+        let studio = Studio::of(of)?;
         let names = &studio.body().topology().skeleton.names;
         let other = |name: &String| match name.strip_prefix("left_") {
             Some(rest) => format!("right_{rest}"),
@@ -88,9 +96,21 @@ impl Viewer {
         let mirrored_joint =
             names.iter().enumerate().map(|(at, name)| names.iter().position(|n| *n == other(name)).unwrap_or(at));
         let mirrored_joint = mirrored_joint.collect();
-        let mirrored_vertex = standin::body()?.mirrored_vertex;
-        ensure!(mirrored_vertex.len() == studio.body().topology().vertex_count, "the body has no mirror image");
+        let mirrored_vertex = match of {
+            Family::Smpl => standin::body()?.mirrored_vertex,
+            Family::Mano => Vec::new(),
+        };
         Ok(Self { studio, side, mirrored_joint, mirrored_vertex })
+    }
+
+    /// People or hands.
+    pub fn family(&self) -> Family {
+        self.studio.body().family()
+    }
+
+    /// In a mirror it is a body as before.
+    pub fn has_mirror_image(&self) -> bool {
+        !self.mirrored_vertex.is_empty()
     }
 
     /// The body of all people.
@@ -113,14 +133,18 @@ impl Viewer {
         let mut random = Random::fork(number, 0x7065_6F70_6C65);
         let mut views = Vec::with_capacity(VIEWS);
         while views.len() < VIEWS {
-            let kind = if random.chance(SCENES) { Kind::Scenes } else { Kind::Poses };
+            let kind = match self.family() {
+                Family::Mano => Kind::Hands,
+                Family::Smpl if random.chance(SCENES) => Kind::Scenes,
+                Family::Smpl => Kind::Poses,
+            };
             let size = match random.below(10) {
                 0..5 => [320, 240],
                 5..8 => [480, 360],
                 _ => [640, 480],
             };
             let scene = Scene::new(&self.studio, kind, random.bits(), size)?;
-            let photos = if kind == Kind::Scenes { PHOTOS_OF_A_SCENE } else { 1 };
+            let photos = if kind == Kind::Poses { 1 } else { PHOTOS_OF_A_SCENE };
             for _ in 0..photos {
                 let Photo { rgb, truth } = scene.photograph(random.between(0.0, 60.0))?;
                 for person in &truth.people {
@@ -144,7 +168,7 @@ impl Viewer {
         random: &mut Random,
     ) -> Option<View> {
         let seen = person.visible_rect.filter(|rect| rect.w.max(rect.h) >= LEAST_SIDE_PX)?;
-        if person.visible_share < LEAST_SHARE || person.root_camera_m().z < 0.5 {
+        if person.visible_share < LEAST_SHARE || person.root_camera_m().z < LEAST_DEPTH_M {
             return None;
         }
         let [width, height] = truth.size;
@@ -152,15 +176,19 @@ impl Viewer {
         if (inside as f32) < LEAST_JOINTS * person.joints_camera_m.len() as f32 {
             return None;
         }
+        let (rotation_deg, box_m, real_box_m) = match self.family() {
+            Family::Smpl => (ROTATION_DEG, BODY_BOX_M, REAL_BOX_M),
+            Family::Mano => (HAND_ROTATION_DEG, HAND_BOX_M, REAL_HAND_BOX_M),
+        };
         let tight = process_bbox(missed_a_little(seen, random), width, height)?;
         let augmentation = Augmentation {
             scale: f64::from(1.0 + SCALE * random.normal().clamp(-1.0, 1.0)),
             rotation_rad: if random.chance(ROTATED) {
-                f64::from(ROTATION_DEG * random.normal().clamp(-2.0, 2.0)).to_radians()
+                f64::from(rotation_deg * random.normal().clamp(-2.0, 2.0)).to_radians()
             } else {
                 0.0
             },
-            flip: random.chance(0.5),
+            flip: self.has_mirror_image() && random.chance(0.5),
         };
         let crop = Crop::augmented(tight, self.side, augmentation, width);
         let root = person.root_camera_m();
@@ -185,7 +213,10 @@ impl Viewer {
         }
         // The box that the patch shows is the augmented one.
         let shown = tight.w * augmentation.scale as f32;
-        let k = k_m(&truth.intrinsics, &RectPx { w: shown, h: shown, ..tight }, REAL_BOX_M);
+        let k = k_m(&truth.intrinsics, &RectPx { w: shown, h: shown, ..tight }, real_box_m);
+        let metres_per_px_at_1m = shown / self.side as f32 / truth.intrinsics.fx;
+        let middle_px = crop.frame_from_crop.transform_point2(Vec2::splat(self.side as f32 / 2.0));
+        let axis_px = Vec2::new(truth.intrinsics.cx, truth.intrinsics.cy);
         let mut patch = crop.patch(frame);
         recolour(&mut patch, random);
         if random.chance(OCCLUDED) {
@@ -198,7 +229,9 @@ impl Viewer {
             vertices,
             root_depth_m: root.z,
             gamma: root.z / k,
-            metres_per_px_at_1m: shown / self.side as f32 / truth.intrinsics.fx,
+            metres_per_px_at_1m,
+            middle_at_1m: crop.crop_from_frame.transform_vector2(middle_px - axis_px) * metres_per_px_at_1m,
+            box_m,
             pose_rad,
             shape: person.params.shape.clone(),
         })
@@ -251,24 +284,22 @@ fn occlude(patch: &mut RgbImage, random: &mut Random) {
     }
 }
 
-/// Coordinates in bins along x, y, z, as the heatmaps of a patch have them.
-pub fn lixels(points: &[Vec3], side: u32, bins: usize) -> Vec<Vec3> {
-    let per_px = bins as f32 / side as f32;
-    let z = |metres: f32| (metres / BODY_BOX_M + 0.5) * bins as f32;
-    points.iter().map(|p| Vec3::new(p.x * per_px, p.y * per_px, z(p.z))).collect()
-}
-
 impl View {
-    /// Metres, root-relative but for x and y, of points in lixels, as `camera_mesh` would place them with the true
-    /// depth of the root joint.
+    /// Points of the view, as [`View::joints`] has them, in bins along x, y, z, as the heatmaps of its patch have them.
+    pub fn lixels(&self, points: &[Vec3], bins: usize) -> Vec<Vec3> {
+        let per_px = bins as f32 / self.patch.width() as f32;
+        let z = |metres: f32| (metres / self.box_m + 0.5) * bins as f32;
+        points.iter().map(|p| Vec3::new(p.x * per_px, p.y * per_px, z(p.z))).collect()
+    }
+
+    /// Metres, z from the root joint on, of points in lixels, as `camera_mesh` would place them with the true depth of
+    /// the root joint; in the camera's axes, turned and mirrored with the patch.
     pub fn metres(&self, lixels: &[Vec3], bins: usize) -> Vec<Vec3> {
         let px_per_bin = self.patch.width() as f32 / bins as f32;
         let metres = |l: &Vec3| {
-            let z = (l.z / bins as f32 * 2.0 - 1.0) * (BODY_BOX_M / 2.0);
-            let across = self.metres_per_px_at_1m * px_per_bin * (self.root_depth_m + z);
-            // From the middle of the patch: what is common to all points goes with the root.
-            let half = bins as f32 / 2.0;
-            Vec3::new((l.x - half) * across, (l.y - half) * across, z)
+            let z = (l.z / bins as f32 * 2.0 - 1.0) * (self.box_m / 2.0);
+            let from_middle = (l.truncate() - bins as f32 / 2.0) * (self.metres_per_px_at_1m * px_per_bin);
+            ((from_middle + self.middle_at_1m) * (self.root_depth_m + z)).extend(z)
         };
         lixels.iter().map(metres).collect()
     }
@@ -279,30 +310,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_view_says_where_its_person_is() -> Result<()> {
-        let viewer = Viewer::new(128)?;
-        let block = viewer.block(3)?;
-        assert_eq!(block.len(), VIEWS);
-        assert_eq!(block[5].patch, viewer.block(3)?[5].patch, "the same again");
-        for view in &block {
-            // The mesh's own joints are the joints, mirrored or not.
-            let regressed = viewer.topology().joints(&view.vertices).unwrap();
-            let off = regressed.iter().zip(&view.joints).map(|(a, b)| (*a - *b).length()).fold(0.0, f32::max);
-            // Perspective is not linear: less than a pixel within a body.
-            assert!(off < 1.5, "{off} px");
-            // The visible part is in the middle of the patch: some joints must be in it.
-            let inside = |p: &&Vec3| p.x > 0.0 && p.y > 0.0 && p.x < 128.0 && p.y < 128.0;
-            assert!(view.joints.iter().filter(inside).count() > 5);
-            let truth = view.metres(&lixels(&view.joints, 128, 32), 32);
-            // Thigh and shin of an adult.
-            for (from, to) in [(1, 4), (4, 7), (2, 5), (5, 8)] {
-                let bone = (truth[from] - truth[to]).length();
-                assert!((0.25..0.65).contains(&bone), "{bone} m");
+    fn a_view_says_where_its_person_or_hand_is() -> Result<()> {
+        // Thigh and shin of an adult; the first bones of the fingers.
+        let limbs = [(1, 4), (4, 7), (2, 5), (5, 8)];
+        let fingers = [(5, 6), (9, 10), (13, 14), (17, 18)];
+        for (family, bones, lengths_m, most_px) in
+            [(Family::Smpl, limbs, 0.25..0.65, 1.5), (Family::Mano, fingers, 0.02..0.07, 3.0)]
+        {
+            let viewer = Viewer::new(family, 128)?;
+            let block = viewer.block(3)?;
+            assert_eq!(block.len(), VIEWS);
+            assert_eq!(block[5].patch, viewer.block(3)?[5].patch, "the same again");
+            for view in &block {
+                // The mesh's own joints are the joints, mirrored or not.
+                let regressed = viewer.topology().joints(&view.vertices).unwrap();
+                let off = regressed.iter().zip(&view.joints).map(|(a, b)| (*a - *b).length()).fold(0.0, f32::max);
+                // Perspective is not linear: less than a pixel within a body. The skin of a bent finger is drawn in at its
+                // joint, by some millimetres; here they are pixels.
+                assert!(off < most_px, "{family:?}: {off} px");
+                // The visible part is in the middle of the patch: some joints must be in it.
+                let inside = |p: &&Vec3| p.x > 0.0 && p.y > 0.0 && p.x < 128.0 && p.y < 128.0;
+                assert!(view.joints.iter().filter(inside).count() > 5);
+                let truth = view.metres(&view.lixels(&view.joints, 32), 32);
+                for (from, to) in bones {
+                    let bone = (truth[from] - truth[to]).length();
+                    assert!(lengths_m.contains(&bone), "{bone} m");
+                }
+                assert!((0.3..2.0).contains(&view.gamma), "{}", view.gamma);
             }
-            assert!((0.3..2.0).contains(&view.gamma), "{}", view.gamma);
         }
         // Left is left in mirrored views too: seen from the front or from behind, the thumb side does not change; what
         // can be told is that hips stay left and right of the spine as the shoulders do.
+        let block = Viewer::new(Family::Smpl, 128)?.block(3)?;
         let turned = |view: &View| {
             let across = |l: usize, r: usize| (view.joints[l] - view.joints[r]).truncate().normalize_or_zero();
             across(1, 2).dot(across(16, 17)) > -0.5
@@ -310,20 +349,21 @@ mod tests {
         assert!(block.iter().filter(|view| turned(view)).count() > VIEWS * 3 / 4);
         Ok(())
     }
+
     #[test]
-    fn the_pose_of_a_view_makes_its_person() -> Result<()> {
-        let viewer = Viewer::new(64)?;
-        let mut means = Vec::new();
-        for view in viewer.block(4)? {
-            let posed = viewer.studio().body().pose(&view.pose_rad, &view.shape, Vec3::ZERO)?.joints_m;
-            let seen = view.metres(&lixels(&view.joints, 64, 64), 64);
-            let off = |joint: usize| (posed[joint] - posed[0]).distance(seen[joint] - seen[0]);
-            means.push((0..posed.len()).map(off).sum::<f32>() / posed.len() as f32);
+    fn the_pose_of_a_view_makes_its_person_or_hand() -> Result<()> {
+        for family in [Family::Smpl, Family::Mano] {
+            let viewer = Viewer::new(family, 64)?;
+            let mut means = Vec::new();
+            for view in viewer.block(4)? {
+                let posed = viewer.studio().body().pose(&view.pose_rad, &view.shape, Vec3::ZERO)?.joints_m;
+                let seen = view.metres(&view.lixels(&view.joints, 64), 64);
+                let off = |joint: usize| (posed[joint] - posed[0]).distance(seen[joint] - seen[0]) / view.box_m;
+                means.push((0..posed.len()).map(off).sum::<f32>() / posed.len() as f32);
+            }
+            // A wrong mirror or turn moves limbs by a quarter of the box.
+            assert!(means.iter().all(|mean| *mean < 0.002), "{family:?}: {means:?}");
         }
-        // Not to the bit: who stands beside the middle of the camera's view is seen from the side. A wrong mirror or turn
-        // moves limbs by half a metre.
-        let all = means.iter().sum::<f32>() / means.len() as f32;
-        assert!(all < 0.06 && means.iter().all(|mean| *mean < 0.2), "{all} of {means:?}");
         Ok(())
     }
 }

@@ -12,9 +12,10 @@ use super::batch::{JointErrors, mm, patches, targets};
 use super::layers::Pass;
 use super::losses::coordinate_loss;
 use super::params::Params;
-use super::people::{View, Viewer, lixels};
+use super::people::{View, Viewer};
 use super::posenet3d::PoseNet3d;
 use super::task::{Loss, Task};
+use crate::body::Family;
 use crate::nets::NetSizes;
 use crate::nets::posenet3d::{JointSet, MUCO};
 
@@ -62,7 +63,7 @@ impl PoseTask {
     /// The task and its network's parameters as they begin.
     pub fn new(resnet: usize, sizes: NetSizes, seed: u64) -> Result<(Self, Params)> {
         PoseNet3d::check(&sizes)?;
-        let viewer = Viewer::new(sizes.input() as u32)?;
+        let viewer = Viewer::new(Family::Smpl, sizes.input() as u32)?;
         let sources = sources(&MUCO, &viewer.topology().skeleton.names, viewer.studio().body().template_m())?;
         let (params, network) = Params::build(seed, |b| PoseNet3d::new(&sizes, sources.len(), b));
         Ok((Self { sizes, resnet, viewer, network, sources }, params))
@@ -96,10 +97,10 @@ impl Task for PoseTask {
 
     fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
         let coords = self.network.forward(pass, &patches(batch, &pass.device())?)?.to_vec3::<f32>()?;
-        let (mut errors, bins) = (JointErrors::default(), self.sizes.heatmap());
+        let (mut errors, bins) = (JointErrors::of(Family::Smpl), self.sizes.heatmap());
         for (view, found) in batch.iter().zip(coords) {
             let found: Vec<Vec3> = found.iter().map(|p| Vec3::from_slice(p)).collect();
-            let truth = lixels(&self.joints(view), view.patch.width(), bins);
+            let truth = view.lixels(&self.joints(view), bins);
             errors.add(view.kind, &mm(&view.metres(&found, bins)), &mm(&view.metres(&truth, bins)), MUCO.root())?;
         }
         Ok(errors.sums())

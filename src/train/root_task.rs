@@ -1,4 +1,4 @@
-//! RootNet's training: patches of synthetic people to their root joints.
+//! RootNet's training: patches of synthetic people, or hands, to their root joints.
 
 use std::collections::HashMap;
 
@@ -11,6 +11,7 @@ use super::params::Params;
 use super::people::{View, Viewer};
 use super::rootnet::RootNet;
 use super::task::{Loss, Task};
+use crate::body::Family;
 use crate::nets::NetSizes;
 use crate::nets::input::IMAGENET_STD;
 use crate::nets::weights::WeightFile;
@@ -49,9 +50,9 @@ pub struct RootTask {
 }
 
 impl RootTask {
-    /// The task and its network's parameters as they begin.
-    pub fn new(resnet: usize, sizes: NetSizes, seed: u64) -> Result<(Self, Params)> {
-        let viewer = Viewer::new(sizes.input() as u32)?;
+    /// The task and its network's parameters as they begin, for people or for hands.
+    pub fn new(of: Family, resnet: usize, sizes: NetSizes, seed: u64) -> Result<(Self, Params)> {
+        let viewer = Viewer::new(of, sizes.input() as u32)?;
         let (params, network) = Params::build(seed, |b| RootNet::new(&sizes, b));
         Ok((Self { sizes, resnet, viewer, network }, params))
     }
@@ -86,7 +87,11 @@ impl Task for RootTask {
     fn errors(&self, pass: &Pass, batch: &[&View]) -> Result<Vec<(&'static str, f64, usize)>> {
         let out = self.network.forward(pass, &patches(batch, &pass.device())?)?;
         let (coords, gammas) = (out.coords.to_vec2::<f32>()?, out.gamma.to_vec1::<f32>()?);
-        let mut sums = [("scenes_mrpe_mm", 0.0, 0), ("poses_mrpe_mm", 0.0, 0), ("depth_percent", 0.0, 0)];
+        let names: &[_] = match self.viewer.family() {
+            Family::Smpl => &["depth_percent", "scenes_mrpe_mm", "poses_mrpe_mm"],
+            Family::Mano => &["depth_percent", "hands_mrpe_mm"],
+        };
+        let mut sums: Vec<_> = names.iter().map(|name| (*name, 0.0, 0)).collect();
         let px_per_bin = self.sizes.input() as f32 / self.sizes.heatmap() as f32;
         for ((view, xy), gamma) in batch.iter().zip(coords).zip(gammas) {
             let depth_m = view.root_depth_m * gamma / view.gamma;
@@ -94,13 +99,13 @@ impl Task for RootTask {
             // In the middle of the frame: there the error of x and y is the patch's alone.
             let across = |bin: f32, px: f32| (bin * px_per_bin - px) * view.metres_per_px_at_1m * depth_m;
             let (x, y, z) = (across(xy[0], root.x), across(xy[1], root.y), depth_m - view.root_depth_m);
-            let sum = &mut sums[usize::from(view.kind == Kind::Poses)];
+            let sum = &mut sums[1 + usize::from(view.kind == Kind::Poses)];
             sum.1 += f64::from((x * x + y * y + z * z).sqrt() * 1000.0);
             sum.2 += 1;
-            sums[2].1 += f64::from((gamma / view.gamma - 1.0).abs() * 100.0);
-            sums[2].2 += 1;
+            sums[0].1 += f64::from((gamma / view.gamma - 1.0).abs() * 100.0);
+            sums[0].2 += 1;
         }
-        Ok(sums.to_vec())
+        Ok(sums)
     }
 
     fn config_json(&self) -> String {

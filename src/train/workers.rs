@@ -93,7 +93,9 @@ impl Workers {
         let mut sums = ErrorSums::default();
         for batch in samples.chunks(ERRORS_AT_A_TIME * self.pools.len()) {
             let errors = self.each(params, batch, false, |pass, batch| task.errors(pass, batch))?;
-            errors.into_iter().for_each(|errors| sums.add(errors));
+            for errors in errors {
+                sums.add(errors);
+            }
         }
         Ok(sums.means())
     }

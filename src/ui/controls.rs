@@ -11,6 +11,7 @@ use crate::render::MeshColour;
 use crate::result::{EstimatorKind, MeshSource};
 use crate::settings::{BoxSource, CameraSetting, DetectorKind, SourceSpec};
 use crate::space::Intrinsics;
+use crate::synth::Kind;
 
 pub(super) fn bar(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>) {
     ui.horizontal_wrapped(|ui| {
@@ -63,13 +64,18 @@ fn source(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>
     };
     menu(ui, "Source", &name, &view.status.source, |ui| {
         ui.set_width(300.0);
-        if ui
-            .add(Button::selectable(false, "Synthetic people"))
-            .on_hover_text("A scene that moves without an end")
-            .clicked()
-        {
-            state.send(Command::Source(SourceSpec::default()), actions);
-            ui.close();
+        for (kind, name, estimator) in [
+            (Kind::Scenes, "Synthetic people", EstimatorKind::Body),
+            (Kind::Hands, "Synthetic hands", EstimatorKind::Hand),
+        ] {
+            let button = ui.add(Button::selectable(false, name));
+            if button.on_hover_text("A scene that moves without an end").clicked() {
+                state.send(Command::Source(SourceSpec::Synthetic(kind, SourceSpec::DEFAULT_SEED)), actions);
+                if state.settings.estimator.family() != estimator.family() {
+                    state.send(Command::Estimator(estimator), actions);
+                }
+                ui.close();
+            }
         }
         ui.add_space(4.0);
         ui.horizontal(|ui| {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use lixelscope::body::standin;
 use lixelscope::nets::i2l::I2lShape;
 use serde_json::Value;
 
@@ -109,6 +110,39 @@ fn pictures_made_on_the_fly_and_the_same_ones_from_a_folder_have_the_same_figure
 }
 
 #[test]
+fn hands_are_measured_with_their_own_networks() {
+    let dir = tempfile::tempdir().unwrap();
+    let models = models(dir.path());
+    let (joints, vertices) = (21, standin::hand().unwrap().vertices_m.len());
+    support::models::write_i2l(&models, "i2l_hand", I2lShape { joints, vertices, params: None }).unwrap();
+    support::models::write_light_detector(&models).unwrap();
+    // The architectures are the same.
+    for (from, to) in [
+        ("person_detector.safetensors", "hand_detector.safetensors"),
+        ("rootnet.safetensors", "rootnet_hand.safetensors"),
+        ("rootnet.json", "rootnet_hand.json"),
+    ] {
+        fs::rename(models.join(from), models.join(to)).unwrap();
+    }
+    let json = dir.path().join("eval.json");
+    let order = ["--synthetic", "--split", "hands", "--seed", "8", "--count", "4", "--size", "160x120"];
+    let (found, _) = figures(&models, &json, &order);
+    assert_eq!((&found["estimator"], &found["split"]), (&"hand".into(), &"hands".into()));
+    let weights: Vec<&String> = found["weights"].as_object().unwrap().keys().collect();
+    assert_eq!(weights, ["hand_detector", "i2l_hand", "rootnet_hand"]);
+    assert!(found["people"].as_u64().unwrap() >= 4 && found["box_ap50"].is_number());
+
+    let (given, _) = figures(&models, &json, &[&order[..], &["--true-boxes"]].concat());
+    assert_eq!((&given["box_ap75"], &given["missed"]), (&1.0.into(), &0.into()));
+    for key in ["mpjpe_mm", "pa_mpjpe_mm", "mpvpe_mm", "pa_mpvpe_mm", "mrpe_mm", "f_5mm", "f_15mm"] {
+        assert!(given[key].is_number(), "{key}: {}", given[key]);
+    }
+    // Even a network that knows nothing keeps to the box of 0.3 m.
+    assert!(given["mpjpe_mm"].as_f64().unwrap() < 300.0);
+    assert!(given["mpjpe_14_mm"].is_null(), "a hand has no limbs");
+}
+
+#[test]
 fn what_cannot_be_evaluated_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().to_str().unwrap();
@@ -121,6 +155,7 @@ fn what_cannot_be_evaluated_is_said() {
         (vec!["eval", "--synthetic", "--size", "5x5"], 2, "16"),
         (vec!["eval", "--synthetic", "--box", "1,2,3,4"], 2, "--true-boxes"),
         (vec!["eval", "--synthetic", "--whole-frame", "--true-boxes"], 2, "not both"),
+        (vec!["eval", "--synthetic", "--split", "hands", "--estimator", "body"], 2, "shows hands"),
         (vec!["eval", "--synthetic", "--count", "1", "--estimator", "skeleton"], 2, "is missing"),
         (vec!["eval", "--synthetic", "--json", "/no such folder/a.json"], 2, "cannot write"),
     ] {

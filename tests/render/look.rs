@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use glam::{Quat, Vec3};
 use image::{Rgb, RgbImage};
+use lixelscope::body::standin;
 use lixelscope::render::{DrawOptions, MeshColour, OffscreenRenderer, OrbitCamera};
 use lixelscope::result::{FrameResult, Landmark, Skeleton};
 use lixelscope::space::{Intrinsics, RectPx};
@@ -174,4 +175,67 @@ fn times_to_read() {
             }
         }
     }
+}
+
+/// `cargo test --release --test render turntable -- --ignored` draws the README's picture of the stand-in body and
+/// hand, each turned by an eighth from one to the next.
+#[test]
+#[ignore = "writes a picture of the README"]
+fn the_turntable_of_the_readme() {
+    const TURNS: usize = 8;
+    let bend = |joint: usize, x: f32, y: f32, z: f32| (joint, Vec3::new(x, y, z));
+    let walk = [
+        bend(1, -0.5, 0.0, 0.0),
+        bend(4, 0.25, 0.0, 0.0),
+        bend(2, 0.35, 0.0, 0.0),
+        bend(5, 0.5, 0.0, 0.0),
+        bend(8, 0.3, 0.0, 0.0),
+        bend(16, 0.45, 0.0, -1.2),
+        bend(17, -0.55, 0.0, 1.2),
+        bend(18, 0.0, -0.5, 0.0),
+        bend(19, 0.0, 0.6, 0.0),
+    ];
+    // Fingers up.
+    let mut relaxed: Vec<_> = (1..13).map(|joint| bend(joint, 0.0, 0.0, -0.25)).collect();
+    relaxed.push(bend(0, 0.0, 0.0, -std::f32::consts::FRAC_PI_2));
+    let [body, hand] = [standin::body(), standin::hand()].map(|stand_in| stand_in.unwrap().model().unwrap());
+    // Each row: the body, its pose, metres from one to the next, metres to the lower edge.
+    let rows = [
+        (&body, &[bend(16, 0.0, 0.0, -1.1), bend(17, 0.0, 0.0, 1.1)][..], 1.05, 0.98),
+        (&body, &walk[..], 1.05, 0.98),
+        (&hand, &relaxed[..], 0.25, 0.125),
+    ];
+    let mut picture = RgbImage::new(1280, 0);
+    for (body, pose, step_m, half_m) in rows {
+        let mut pose_rad = vec![Vec3::ZERO; body.pose_joint_count()];
+        for &(joint, turn) in pose {
+            pose_rad[joint] = turn;
+        }
+        let posed = body.pose(&pose_rad, &[0.0; 10], Vec3::ZERO).unwrap();
+        let (low, high) = posed
+            .vertices_m
+            .iter()
+            .fold((Vec3::INFINITY, Vec3::NEG_INFINITY), |(low, high), &p| (low.min(p), high.max(p)));
+        let middle = (low + high) * 0.5;
+        let size = [1280, (1280.0 * 2.0 * half_m / (step_m * TURNS as f32)) as u32];
+        let distance_m = step_m * TURNS as f32 * 3.0;
+        let k = Intrinsics::with_focal(3.0 * size[0] as f32, size[0], size[1]);
+        let people = (0..TURNS).map(|i| {
+            // From y up to y down, then around the vertical.
+            let turn = Quat::from_rotation_y(std::f32::consts::TAU * i as f32 / TURNS as f32)
+                * Quat::from_rotation_x(std::f32::consts::PI);
+            let place = Vec3::new((i as f32 - (TURNS - 1) as f32 * 0.5) * step_m, 0.0, distance_m);
+            let vertices = posed.vertices_m.iter().map(|&p| turn * (p - middle) + place).collect();
+            person(4, Some(mesh(vertices)), Vec::new())
+        });
+        let paper = RgbImage::from_pixel(size[0], size[1], Rgb([236, 236, 232]));
+        let result = result_on(paper, k, body.topology().faces.clone(), people.collect());
+        let mut renderer = OffscreenRenderer::with_samples(GPU.clone(), 4).unwrap();
+        let row = renderer.overlay(&result, &DrawOptions { alpha: 1.0, ..solid() }).unwrap();
+        let mut taller = RgbImage::new(1280, picture.height() + row.height());
+        image::imageops::replace(&mut taller, &picture, 0, 0);
+        image::imageops::replace(&mut taller, &row, 0, i64::from(picture.height()));
+        picture = taller;
+    }
+    picture.save(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/body.png")).unwrap();
 }

@@ -61,15 +61,19 @@ pub fn body() -> Result<StandIn> {
     body::build().context("the stand-in body could not be made")
 }
 
-/// The body, ready to be posed. Made once, which takes a third of a second; everyone shares it.
-pub fn body_model() -> Result<Arc<BodyModel>> {
-    static MADE: Mutex<Option<Arc<BodyModel>>> = Mutex::new(None);
+/// The body or the hand, ready to be posed. Made once, which takes a third of a second; everyone shares it.
+pub fn model(family: Family) -> Result<Arc<BodyModel>> {
+    static MADE: [Mutex<Option<Arc<BodyModel>>>; 2] = [Mutex::new(None), Mutex::new(None)];
     // Poisoned, it holds nothing.
-    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut made = MADE[family as usize].lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(model) = &*made {
         return Ok(Arc::clone(model));
     }
-    let model = Arc::new(body()?.model()?);
+    let stand_in = match family {
+        Family::Smpl => body()?,
+        Family::Mano => hand()?,
+    };
+    let model = Arc::new(stand_in.model()?);
     *made = Some(Arc::clone(&model));
     Ok(model)
 }

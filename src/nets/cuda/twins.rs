@@ -502,7 +502,7 @@ fn regions_are_aligned_as_on_the_processor() -> Result<()> {
             for image in 0..2 {
                 let expected = plain.align(image, &regions, side);
                 let shape = (regions.len(), channels, side, side);
-                let expected = Tensor::from_vec(expected, shape, &Device::Cpu)?;
+                let expected = Tensor::from_slice(&expected, shape, &Device::Cpu)?;
                 let ours = ours.narrow(0, image * regions.len(), regions.len())?;
                 assert_close(&ours, &expected, rounding(precision) + 1e-5, &format!("{precision:?} {side}"));
             }

@@ -75,11 +75,18 @@ impl PackedLinear {
             let weights = &self.weights[first * row..][..products * row];
             product.run(self.isa, &x[first.min(x.len())..], weights, Some(&self.bias), None, &mut out);
         }
-        if row == self.output {
-            return out;
-        }
-        out.chunks_exact(row).flat_map(|row| &row[..self.output]).copied().collect()
+        without_padding(out, row, self.output)
     }
+}
+
+/// The first `kept` numbers of each row, moved together where they are.
+pub(super) fn without_padding(mut rows: Vec<f32>, row: usize, kept: usize) -> Vec<f32> {
+    if row != kept {
+        let count = rows.len() / row;
+        (1..count).for_each(|i| rows.copy_within(i * row..i * row + kept, i * kept));
+        rows.truncate(count * kept);
+    }
+    rows
 }
 
 /// The inputs cut into passes: first and count.

@@ -29,7 +29,7 @@ pub use conv::{Finish, PackedConv, PackedDeconv};
 pub use gather::{PixelGroups, gather};
 pub use gradient::{ConvDims, bias_gradient, conv, conv_input_gradient, conv_weight_gradient};
 pub use linear::PackedLinear;
-pub use map::{Map, release_memory};
+pub use map::{Buffer, Map, release_memory};
 pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;

@@ -1,6 +1,7 @@
 //! The same linear map at every position of a row-major `[B, I, L]`, with weights as they lie in a checkpoint.
 
 use super::Isa;
+use super::linear::without_padding;
 use super::map::{Buffer, for_each_part};
 use super::simd::{Kernel, LANES, Lanes};
 use super::tile::{Product, Steps, count_multiply_adds, pack_groups};
@@ -45,10 +46,7 @@ pub fn pointwise(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &
         relu,
     };
     product.run(isa, weight, &packed, None, None, &mut out);
-    if row == length {
-        return out;
-    }
-    out.chunks_exact(row).flat_map(|row| &row[..length]).copied().collect()
+    without_padding(out, row, length)
 }
 
 /// With few positions the weights are read once and nothing is reused: dot products at the speed of the memory.

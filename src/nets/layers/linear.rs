@@ -58,23 +58,32 @@ impl Linear {
 
     /// `[N, I] -> [N, O]`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (count, input) = x.dims2()?;
+        let (_, input) = x.dims2()?;
         check_channels(self.input, input)?;
         match &self.weights {
             Weights::Plain { weight, bias } => {
                 count_plain_run();
                 self.activation.apply(x.matmul(&weight.t()?)?.broadcast_add(bias)?)
             }
-            Weights::Packed(linear) => {
-                let y = with_floats(x, |x| Ok(linear.run(count, x, self.activation == Activation::Relu)))?;
-                Tensor::from_vec(y, (count, linear.output()), &Device::Cpu)
-            }
+            Weights::Packed(linear) => with_floats(x, |x| self.packed(linear, x)),
             #[cfg(feature = "cudnn")]
             Weights::Device(conv, gpu) => {
-                let x = DeviceMap::from_tensor(gpu, &x.reshape((count, input, 1, 1))?)?;
+                let x = DeviceMap::from_tensor(gpu, &x.unsqueeze(2)?.unsqueeze(3)?)?;
                 conv.run(&x, None)?.to_tensor()?.flatten_from(1)
             }
         }
+    }
+
+    /// The same of rows that are in no tensor; `None` where the weights are not packed for the processor.
+    pub fn forward_rows(&self, x: &[f32]) -> Option<Result<Tensor>> {
+        let Weights::Packed(linear) = &self.weights else { return None };
+        Some(self.packed(linear, x))
+    }
+
+    fn packed(&self, linear: &PackedLinear, x: &[f32]) -> Result<Tensor> {
+        let count = x.len() / self.input;
+        let y = linear.run(count, x, self.activation == Activation::Relu);
+        Tensor::from_vec(y, (count, linear.output()), &Device::Cpu)
     }
 }
 

@@ -67,13 +67,13 @@ pub const BN_EPS: f64 = 1e-5;
 
 static PLAIN_RUNS: AtomicUsize = AtomicUsize::new(0);
 
-/// How many layers went the plain way since the program started. None does on the CPU in f32 without gradients, and a
-/// test counts them.
+/// How many layers, and reductions of heatmaps, went the plain way since the program started. None does on the CPU in
+/// f32 without gradients, and a test counts them. (But the volumes of a 3D PoseNet whose bins are no multiple of 16.)
 pub fn plain_runs() -> usize {
     PLAIN_RUNS.load(Ordering::Relaxed)
 }
 
-fn count_plain_run() {
+pub(crate) fn count_plain_run() {
     PLAIN_RUNS.fetch_add(1, Ordering::Relaxed);
 }
 

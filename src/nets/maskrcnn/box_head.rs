@@ -1,7 +1,7 @@
 //! The box head: what a region is, and where exactly.
 
 use anyhow::Result;
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::softmax_last_dim;
 
@@ -106,7 +106,27 @@ impl BoxHead {
             #[cfg(feature = "cudnn")]
             First::Device(conv) => conv.forward(regions)?.flatten_from(1)?,
         };
-        let x = self.second.forward(&x)?;
+        self.rest(&x)
+    }
+
+    /// The same of maps in the processor's memory, which goes no way round through a tensor there: a thousand regions
+    /// have 50 MB. `device` is that of the weights.
+    pub fn forward_rows(&self, regions: &[f32], device: &Device) -> CandleResult<BoxOutput> {
+        let fast = match &self.first {
+            First::Plain(linear) => linear.forward_rows(regions),
+            #[cfg(feature = "cudnn")]
+            First::Device(_) => None,
+        };
+        if let Some(x) = fast {
+            return self.rest(&x?);
+        }
+        let count = regions.len() / (CHANNELS * ROI_SIDE * ROI_SIDE);
+        self.forward(&Tensor::from_slice(regions, (count, CHANNELS, ROI_SIDE, ROI_SIDE), device)?)
+    }
+
+    /// From the first hidden layer on.
+    fn rest(&self, x: &Tensor) -> CandleResult<BoxOutput> {
+        let x = self.second.forward(x)?;
         Ok(BoxOutput { logits: self.logits.forward(&x)?, deltas: self.deltas.forward(&x)? })
     }
 
@@ -178,8 +198,6 @@ pub(super) fn suppress(found: Vec<ScoredBox>, config: &Config) -> Vec<ScoredBox>
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     /// Three regions, three classes: the first two overlap and are of class 1, the third is background with a little

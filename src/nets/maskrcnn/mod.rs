@@ -179,7 +179,7 @@ impl MaskRcnn {
     /// Regions of one picture of a batch as the heads read them, `[N, 256, side, side]`.
     pub fn regions(&self, maps: &RoiMaps, index: usize, regions: &[Corners], side: usize) -> Result<Tensor> {
         let shape = (regions.len(), fpn::CHANNELS, side, side);
-        Ok(Tensor::from_vec(maps.align(index, regions, side), shape, &self.device)?)
+        Ok(Tensor::from_slice(&maps.align(index, regions, side), shape, &self.device)?)
     }
 
     /// The objects among the proposals of one picture, best first.
@@ -194,7 +194,7 @@ impl MaskRcnn {
         if proposals.is_empty() {
             return Ok(Vec::new());
         }
-        let output = self.box_head.forward(&self.regions(maps, index, proposals, box_head::ROI_SIDE)?)?;
+        let output = self.box_head.forward_rows(&maps.align(index, proposals, box_head::ROI_SIDE), &self.device)?;
         box_head::select(&output, proposals, size.resized, labels, &self.config)
     }
 

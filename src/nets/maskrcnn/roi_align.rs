@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::transform::ImageSize;
 use super::{Corners, host};
-use crate::nets::kernels::{Isa, Map, PixelGroups, gather};
+use crate::nets::kernels::{Buffer, Isa, Map, PixelGroups, gather};
 use crate::nets::layers::Features;
 
 /// Side of a region, in input pixels, that belongs to the canonical level.
@@ -76,9 +76,9 @@ impl RoiMaps {
     }
 
     /// Regions of one picture of the batch (resized pixels) as `[N, C, side, side]`, row by row.
-    pub fn align(&self, image: usize, regions: &[Corners], side: usize) -> Vec<f32> {
+    pub fn align(&self, image: usize, regions: &[Corners], side: usize) -> Buffer {
         let size = self.channels * side * side;
-        let mut out = vec![0.0f32; regions.len() * size];
+        let mut out = Buffer::take(regions.len() * size);
         out.par_chunks_mut(size).zip(regions).for_each_init(PixelGroups::default, |bins, (out, &region)| {
             let level = self.level_of(region);
             level.bins(region, side, bins);
@@ -229,7 +229,7 @@ mod tests {
         for side in [7, 14] {
             let rois: Vec<Corners> = regions.iter().map(|r| r.0).collect();
             let values = roi_maps.align(1, &rois, side);
-            assert_eq!(values, plain.align(1, &rois, side));
+            assert_eq!(*values, *plain.align(1, &rois, side));
             for (n, &(roi, level)) in regions.iter().enumerate() {
                 let scale = 1.0 / f32::from(4u8 << level);
                 let level = maps[level].get(1)?.to_vec3::<f32>()?;

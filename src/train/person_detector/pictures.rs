@@ -9,6 +9,7 @@ use glam::Vec2;
 use image::RgbImage;
 
 use super::targets::Target;
+use crate::body::Family;
 use crate::detect::letterbox::Letterbox;
 use crate::space::RectPx;
 use crate::synth::random::Random;
@@ -38,10 +39,14 @@ pub struct Sample {
     pub kind: Kind,
 }
 
-/// The pictures of a number; the same for the same number.
+/// The pictures of a number, of people or of hands as the studio has them; the same for the same number.
 pub fn block(studio: &Arc<Studio>, number: u64) -> Result<Vec<Sample>> {
     let mut random = Random::fork(number, 0x6465_7465_6374);
-    let kind = if random.chance(0.5) { Kind::Scenes } else { Kind::Poses };
+    let kind = match studio.body().family() {
+        Family::Mano => Kind::Hands,
+        Family::Smpl if random.chance(0.5) => Kind::Scenes,
+        Family::Smpl => Kind::Poses,
+    };
     let mut samples = Vec::with_capacity(PHOTOS * VIEWS);
     for Photo { rgb, truth } in photos(studio, kind, &mut random)? {
         for _ in 0..VIEWS {
@@ -57,7 +62,7 @@ pub fn block(studio: &Arc<Studio>, number: u64) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// [`PHOTOS`] photographs: of one scene where people move, else of as many scenes.
+/// [`PHOTOS`] photographs: of one scene where something moves, else of as many scenes.
 fn photos(studio: &Arc<Studio>, kind: Kind, random: &mut Random) -> Result<Vec<Photo>> {
     // What cameras give, and small ones, which are made fast.
     let size = match random.below(20) {
@@ -68,7 +73,7 @@ fn photos(studio: &Arc<Studio>, kind: Kind, random: &mut Random) -> Result<Vec<P
         17 => [360, 480],
         _ => [256, 192],
     };
-    let scenes = if kind == Kind::Scenes { 1 } else { PHOTOS };
+    let scenes = if kind == Kind::Poses { PHOTOS } else { 1 };
     let is_empty = random.chance(EMPTY);
     let mut photos = Vec::with_capacity(PHOTOS);
     for _ in 0..scenes {

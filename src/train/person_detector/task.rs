@@ -10,6 +10,7 @@ use super::PersonDetector;
 use super::loss::{Batch, detection_loss};
 use super::pictures::{self, SIZE_PX, Sample};
 use super::targets::cells;
+use crate::body::Family;
 use crate::detect::nms::iou;
 use crate::nets::input::patches_tensor;
 use crate::nets::person_detector::{Config, STRIDE, input, people};
@@ -28,10 +29,10 @@ pub struct DetectorTask {
 }
 
 impl DetectorTask {
-    /// The task and its network's parameters as they begin. Takes a second.
-    pub fn new(seed: u64) -> Result<(Self, Params)> {
+    /// The task and its network's parameters as they begin, for people or for hands. Takes a second.
+    pub fn new(of: Family, seed: u64) -> Result<(Self, Params)> {
         let (params, network) = Params::build(seed, PersonDetector::new);
-        Ok((Self { studio: Studio::new()?, network }, params))
+        Ok((Self { studio: Studio::of(of)?, network }, params))
     }
 
     /// What the cells say of the pictures, `[B, rows, columns, 5]`.
@@ -69,13 +70,13 @@ impl Task for DetectorTask {
         let said = self.forward(pass, batch)?.permute((0, 3, 1, 2))?; // [B, 5, rows, columns]
         let (_, _, rows, columns) = said.dims4()?;
         let config = Config { score_threshold: SHOWN, ..Config::default() };
-        let [mut scenes, mut poses, mut tight, mut right] = [(0.0, 0); 4];
+        let [mut moving, mut poses, mut tight, mut right] = [(0.0, 0); 4];
         for (sample, said) in batch.iter().zip(said.contiguous()?.flatten_from(1)?.to_vec2()?) {
             let found = people(&said, [columns, rows], &config);
             let overlap = |person: &super::targets::Target| {
                 found.iter().map(|(corners, _)| iou(*corners, person.corners)).fold(0.0, f32::max)
             };
-            let all = if sample.kind == Kind::Scenes { &mut scenes } else { &mut poses };
+            let all = if sample.kind == Kind::Poses { &mut poses } else { &mut moving };
             for person in sample.people.iter().filter(|person| person.counts) {
                 let overlap = overlap(person);
                 for (sum, least) in [(&mut *all, 0.5), (&mut tight, 0.75)] {
@@ -88,13 +89,12 @@ impl Task for DetectorTask {
                 right = (right.0 + f64::from(u8::from(is_right)), right.1 + 1);
             }
         }
-        let named = [
-            ("scenes_found_percent", scenes),
-            ("poses_found_percent", poses),
-            ("tightly_found_percent", tight),
-            ("right_percent", right),
-        ];
-        Ok(named.map(|(name, (sum, count))| (name, sum * 100.0, count)).into())
+        let mut named = match self.studio.body().family() {
+            Family::Smpl => vec![("scenes_found_percent", moving), ("poses_found_percent", poses)],
+            Family::Mano => vec![("hands_found_percent", moving)],
+        };
+        named.extend([("tightly_found_percent", tight), ("right_percent", right)]);
+        Ok(named.into_iter().map(|(name, (sum, count))| (name, sum * 100.0, count)).collect())
     }
 
     fn config_json(&self) -> String {
