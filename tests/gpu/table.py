@@ -77,8 +77,8 @@ def main():
     training = result["training"] or {}
     for network, found in training.get("a_step", {}).items():
         for precision, step in found.items():
-            apart, slope = step["gradient_apart"], step["slope"]
-            print(f"training {network}, {precision}: gradient {apart:.1e} from the processor's, slope {slope:.3f}")
+            slope = f", slope {step['slope']:.3f}" if "slope" in step else ""
+            print(f"training {network}, {precision}: gradient {step['gradient_apart']:.1e} from the processor's{slope}")
     rows = training.get("samples_per_sec", []) + ((result["peers_training"] or {}).get("rows") or [])
     for row in sorted(rows, key=lambda row: (row["network"], row["batch"])):
         print(f"training {row['network']:9} batch {row['batch']:4} {row['precision']:24} {row['per_sec']:9.1f} samples/s")

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
+use lixelscope::body::Family;
 use lixelscope::nets::resnet::Depth;
 use lixelscope::nets::{NetSizes, Precision};
 use lixelscope::train::Stage;
@@ -22,12 +23,13 @@ use lixelscope::train::session::{self, Options, Place};
 use lixelscope::train::task::{Loss, Task};
 use serde_json::{Value, json};
 
-/// Precisions that train, and by how much a gradient may differ: as a part of the whole gradient's length, and for each
-/// parameter as a part of its own and of the whole. f32 is rounded otherwise in some forty layers, and where an
-/// activation crosses 0, a part of the gradient goes another way. Factors of 10 bits make that a hundred times larger.
-/// What is wrong (a stride, a transposition, a forgotten term) is as large as the gradient.
-const PRECISIONS: [(Precision, [f64; 3]); 2] =
-    [(Precision::F32, [0.005, 0.05, 0.001]), (Precision::Tf32, [0.15, 0.5, 0.03])];
+/// Precisions that train, and by how much the loss may differ, the gradient as a part of its length, and each
+/// parameter's as a part of its own and of the whole. f32 is rounded otherwise in some forty layers, and where an
+/// activation crosses 0, a part of the gradient goes another way: with two ways on the processor 1e-5 to 4e-4 of the
+/// gradient. Factors of 10 bits make as many more cross as their square root says, a hundred times. What is wrong (a
+/// stride, a transposition, a forgotten term) is as large as the gradient of its layer.
+const PRECISIONS: [(Precision, [f64; 4]); 2] =
+    [(Precision::F32, [1e-3, 0.01, 0.1, 0.002]), (Precision::Tf32, [0.01, 0.2, 0.5, 0.03])];
 
 /// Samples of a batch that is compared.
 const COMPARED: usize = 24;
@@ -57,8 +59,25 @@ fn gradient<T: Task>(
     Ok((f64::from(loss.total.to_scalar::<f32>()?), gradients))
 }
 
-/// One step's loss and gradients, parameter by parameter; and the gradient is the loss's slope along itself.
-fn compare<T: Task>(name: &str, (task, params): (T, Params)) -> Result<Value> {
+/// The last layers of heads begin so small that all points are in one place, where losses have kinks: here they are
+/// as large as others.
+fn wake(params: &Params) {
+    let mut values = params.values_mut();
+    let mut start = 0;
+    for (_, shape) in params.names() {
+        let end = start + shape.iter().product::<usize>();
+        let weight = &mut values[start..end];
+        if shape.len() > 1 && weight.iter().all(|x| x.abs() < 0.02) {
+            weight.iter_mut().for_each(|x| *x *= 100.0);
+        }
+        start = end;
+    }
+}
+
+/// One step's loss and gradients, parameter by parameter; and, where no way of the gradient is cut, this is the loss's
+/// slope along itself.
+fn compare<T: Task>(name: &str, (task, params): (T, Params), is_whole: bool) -> Result<Value> {
+    wake(&params);
     let samples: Vec<T::Sample> = {
         let mut samples = task.block(1)?;
         for number in 2.. {
@@ -74,7 +93,7 @@ fn compare<T: Task>(name: &str, (task, params): (T, Params)) -> Result<Value> {
     let (expected_loss, expected) = gradient(&task, &params, &batch, None)?;
     let all = length(&expected);
     let mut report = serde_json::Map::new();
-    for (precision, [whole, own, of_all]) in PRECISIONS {
+    for (precision, [of_loss, whole, own, of_all]) in PRECISIONS {
         let machine = Cuda::open(0, precision)?;
         let (loss, found) = gradient(&task, &params, &batch, Some(&machine))?;
         let off: Vec<f32> = found.iter().zip(&expected).map(|(a, b)| a - b).collect();
@@ -90,11 +109,16 @@ fn compare<T: Task>(name: &str, (task, params): (T, Params)) -> Result<Value> {
             start = end;
         }
         println!("{name}, {}: worst of its limit {:.3}: {}", precision.name(), worst.0, worst.1);
-        ensure!((loss / expected_loss - 1.0).abs() < whole, "{name}: loss {loss} instead of {expected_loss}");
+        ensure!((loss / expected_loss - 1.0).abs() < of_loss, "{name}: loss {loss} instead of {expected_loss}");
         ensure!(apart < whole && worst.0 < 1.0, "{name}: gradients {apart} apart; {}", worst.1);
 
+        report.insert(precision.name().into(), json!({ "gradient_apart": apart, "loss": loss }));
+        // A step that is short enough for the loss to be straight moves fewer digits than TF32 has.
+        if !is_whole || precision != Precision::F32 {
+            continue;
+        }
         // Finite differences, on the GPU alone: along its gradient the loss rises by the gradient's length.
-        let step = 0.002 * expected_loss / length(&found);
+        let step = 0.0003 * expected_loss / length(&found);
         let moved = |by: f64| -> Result<f64> {
             let moved = params.replica();
             let scale = (by / length(&found)) as f32;
@@ -103,9 +127,9 @@ fn compare<T: Task>(name: &str, (task, params): (T, Params)) -> Result<Value> {
         };
         let slope = (moved(step)? - moved(-step)?) / (2.0 * step) / length(&found);
         println!("{name}, {}: slope {slope:.4} of the gradient's length", precision.name());
-        // The loss bends within the step, and its numbers have seven digits (TF32: four) of which it moves the third.
+        // The loss bends a little within the step, which moves the fourth of its seven digits.
         ensure!((slope - 1.0).abs() < 0.1, "{name}: the loss rises by {slope} of the gradient's length");
-        report.insert(precision.name().into(), json!({ "gradient_apart": apart, "slope": slope, "loss": loss }));
+        report[precision.name()]["slope"] = slope.into();
     }
     Ok(report.into())
 }
@@ -118,9 +142,12 @@ fn sizes() -> Result<NetSizes> {
 #[test]
 fn a_step_is_that_of_the_processor() -> Result<()> {
     let mut report = serde_json::Map::new();
-    report.insert("mesh".into(), compare("mesh", MeshTask::new(18, sizes()?, Stage::All, true, 1)?)?);
-    report.insert("root".into(), compare("root", RootTask::new(18, sizes()?, 1)?)?);
-    report.insert("detector".into(), compare("detector", DetectorTask::new(1)?)?);
+    let mesh = |stage, surface| MeshTask::new(Family::Smpl, 18, sizes()?, stage, surface, 1);
+    // PoseNet's joints are no way of the mesh's gradient, nor is the overlap that the detector's score is to be.
+    report.insert("mesh".into(), compare("mesh", mesh(Stage::All, true)?, false)?);
+    report.insert("joints".into(), compare("joints", mesh(Stage::Pose, false)?, true)?);
+    report.insert("root".into(), compare("root", RootTask::new(Family::Smpl, 18, sizes()?, 1)?, true)?);
+    report.insert("detector".into(), compare("detector", DetectorTask::new(Family::Smpl, 1)?, false)?);
     note("a_step", report.into())
 }
 
@@ -150,7 +177,7 @@ fn two_hundred_steps_make_the_loss_fall_here_and_there() -> Result<()> {
     let mut told = Vec::new();
     let mut train = |place, steps| -> Result<Vec<session::Progress>> {
         told.clear();
-        let (task, params) = MeshTask::new(18, sizes()?, Stage::All, false, 2)?;
+        let (task, params) = MeshTask::new(Family::Smpl, 18, sizes()?, Stage::All, false, 2)?;
         session::run(task, params, &options(place, steps), &mut |progress| told.push(progress.clone()))?;
         Ok(told.clone())
     };
@@ -242,7 +269,7 @@ fn samples_per_sec<T: Task>(
 #[test]
 fn samples_a_second() -> Result<()> {
     let mut rows = Vec::new();
-    let (mesh, mesh_params) = MeshTask::new(18, sizes()?, Stage::All, true, 1)?;
+    let (mesh, mesh_params) = MeshTask::new(Family::Smpl, 18, sizes()?, Stage::All, true, 1)?;
     let mut views = Vec::new();
     for number in 0..11 {
         views.extend(mesh.block(number)?);

@@ -6,6 +6,7 @@
 #define LIXELSCOPE_HOST 1
 
 #include <fcntl.h>
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <ucontext.h>
@@ -84,39 +85,51 @@ static inline unsigned short host_to_half(float x) {
     return size == 0.0f ? sign : sign | (unsigned short)(((unsigned)(unit + 24) << 10) + steps);
 }
 
-// Fibers.
+// Fibers. A context is made for each thread; from then on jumps change between them, which ask nothing of the system.
 struct Fiber {
     ucontext_t context;
+    jmp_buf place;
     std::vector<unsigned char> stack;
     Dim3 index;
-    bool done;
+    bool started, done;
+    // Which half of `exchanged` it writes next.
+    bool half;
 };
 static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static size_t running;
-static float exchanged[1024];
+static float exchanged[2][1024];
 // The kernel has no barrier: its threads need no fibers.
 static bool straight = false;
 
-static void host_switch() {
+// Goes on with the fiber that `running` names, until it waits or ends.
+__attribute__((noinline)) static void host_resume() {
+    Fiber& fiber = fibers[running];
+    threadIdx = fiber.index;
+    if (_setjmp(scheduler) != 0) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    setcontext(&fiber.context);
+}
+
+// The others have their turn.
+__attribute__((noinline)) static void host_switch() {
     if (straight) {
         fprintf(stderr, "the first thread met no barrier, another one does\n");
         exit(2);
     }
-    size_t self = running;
-    swapcontext(&fibers[self].context, &scheduler);
-    threadIdx = fibers[self].index;
+    if (_setjmp(fibers[running].place) == 0) _longjmp(scheduler, 1);
 }
 #define __syncthreads() host_switch()
 
-// All lanes of all warps must come here, as a barrier.
+// All lanes of all warps must come here, as a barrier. The halves change, so that nobody writes what others still read.
 static inline float __shfl_xor_sync(unsigned, float x, int lane) {
     unsigned self = threadIdx.x;
-    exchanged[self] = x;
+    float* all = exchanged[straight ? 0 : fibers[running].half];
+    all[self] = x;
     host_switch();
-    float other = exchanged[(self & ~31u) | ((self ^ (unsigned)lane) & 31u)];
-    host_switch();
-    return other;
+    fibers[running].half = !fibers[running].half;
+    return all[(self & ~31u) | ((self ^ (unsigned)lane) & 31u)];
 }
 
 // The file. What no buffer lies in may not be touched, and each buffer ends where such a part begins.
@@ -169,7 +182,7 @@ static std::function<void()> host_call;
 static void host_entry() {
     host_call();
     fibers[running].done = true;
-    swapcontext(&fibers[running].context, &scheduler);
+    _longjmp(scheduler, 1);
 }
 
 // All threads of the block that `blockIdx` names.
@@ -180,12 +193,12 @@ static void host_block() {
         for (threadIdx.x = 0; threadIdx.x < blockDim.x; threadIdx.x++) host_call();
         return;
     }
-    fibers.resize(count);
+    if (fibers.size() < count) fibers.resize(count);
     for (size_t i = 0; i < count; i++) {
         Fiber& fiber = fibers[i];
         fiber.stack.resize(stack_bytes);
         fiber.index = {(unsigned)i, 0, 0};
-        fiber.done = false;
+        fiber.started = fiber.done = fiber.half = false;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.data();
         fiber.context.uc_stack.ss_size = stack_bytes;
@@ -196,8 +209,7 @@ static void host_block() {
     for (size_t done = 0; done < count;) {
         done = 0;
         for (running = 0; running < count; running++) {
-            threadIdx = fibers[running].index;
-            swapcontext(&scheduler, &fibers[running].context);
+            host_resume();
             if (running == 0 && fibers[0].done && first) {
                 straight = true;
                 for (threadIdx.x = 1; threadIdx.x < blockDim.x; threadIdx.x++) host_call();

@@ -90,7 +90,7 @@ pub fn norm_of_batch(on: &dyn Launch, x: Ptr, params: NormParams, moments: Ptr, 
     let pointers = [moments, weight, bias, running_mean, running_var, known].map(Arg::from);
     let numbers = [p.images, p.channels, p.pixels].map(Arg::from);
     let args = [&pointers[..], &numbers, &[MOMENTUM.into(), (BN_EPS as f32).into()]].concat();
-    on.launch("norm_of_batch", blocks(p.channels), &args)
+    on.launch("norm_of_batch", warps(p.channels), &args)
 }
 
 /// What the norm knows from its running statistics.
@@ -160,7 +160,7 @@ pub fn norm_gradients(
     on.launch("norm_sums", warps(planes), &[&pointers[..], &numbers].concat())?;
     let pointers = [sums, weight, known, weight_gradient, bias_gradient, factors].map(Arg::from);
     let numbers = [p.images, p.channels, p.pixels].map(Arg::from);
-    on.launch("norm_factors", blocks(p.channels), &[&pointers[..], &numbers].concat())?;
+    on.launch("norm_factors", warps(p.channels), &[&pointers[..], &numbers].concat())?;
     let pointers = [x, y, grad, factors, dx, residual.unwrap_or(Ptr::NULL)].map(Arg::from);
     let flags = [residual.is_some(), relu].map(Arg::from);
     let numbers = [p.channels, p.pixels, p.len()].map(Arg::from);
@@ -215,7 +215,7 @@ pub fn bias_gradient(on: &dyn Launch, grad: Ptr, sums: Ptr, into: Ptr, p: Planes
     let planes = p.planes();
     on.launch("plane_sums", warps(planes), &[grad.into(), sums.into(), p.pixels.into(), planes.into()])?;
     let args = [sums.into(), into.into(), p.images.into(), p.channels.into()];
-    on.launch("add_channel_sums", blocks(p.channels), &args)
+    on.launch("add_channel_sums", warps(p.channels), &args)
 }
 
 /// Rows of which a part is used.

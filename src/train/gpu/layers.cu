@@ -34,26 +34,27 @@ __device__ __forceinline__ void know_channel(float* known, int c, int channels, 
     known[3 * channels + c] = bias - mean * scale;
 }
 
-// From the moments of the planes, a block each channel; the running statistics follow. Parts of equal size: the mean is
+// From the moments of the planes, a warp each channel; the running statistics follow. Parts of equal size: the mean is
 // that of the means, and the variance that within the parts plus that of their means.
 KERNEL(256) norm_of_batch(const float* moments, const float* weight, const float* bias, float* running_mean,
                           float* running_var, float* known, int images, int channels, int pixels, float momentum,
                           float eps) {
-    __shared__ float scratch[256];
-    int c = (int)blockIdx.x;
-    float sum = 0.0f;
-    for (int image = (int)threadIdx.x; image < images; image += (int)blockDim.x) {
-        sum += moments[2 * (image * channels + c)];
+    int c = (int)(thread_number() / 32), lane = (int)threadIdx.x % 32;
+    bool is_channel = c < channels;
+    float sum = 0.0f, squares = 0.0f;
+    if (is_channel) {
+        for (int image = lane; image < images; image += 32) sum += moments[2 * (image * channels + c)];
     }
-    float mean = block_sum(sum, scratch) / (float)images;
-    float squares = 0.0f;
-    for (int image = (int)threadIdx.x; image < images; image += (int)blockDim.x) {
-        const float* of_plane = moments + 2 * (image * channels + c);
-        float apart = of_plane[0] - mean;
-        squares += of_plane[1] + (float)pixels * apart * apart;
+    float mean = warp_sum(sum) / (float)images;
+    if (is_channel) {
+        for (int image = lane; image < images; image += 32) {
+            const float* of_plane = moments + 2 * (image * channels + c);
+            float apart = of_plane[0] - mean;
+            squares += of_plane[1] + (float)pixels * apart * apart;
+        }
     }
-    squares = block_sum(squares, scratch);
-    if (threadIdx.x != 0) return;
+    squares = warp_sum(squares);
+    if (!is_channel || lane != 0) return;
     float count = (float)images * (float)pixels;
     know_channel(known, c, channels, mean, squares / count, eps, weight[c], bias[c]);
     running_mean[c] += momentum * (mean - running_mean[c]);
@@ -109,20 +110,21 @@ KERNEL(256) norm_sums(const float* x, const float* y, const float* grad, const f
     }
 }
 
-// From those, a block each channel: the gradients of scale and shift are added to, and with gamma / std * (g - mean of g
+// From those, a warp each channel: the gradients of scale and shift are added to, and with gamma / std * (g - mean of g
 // - x^ * mean of g x^) = g * a + x * b + c, [3, channels] become a, b and c.
 KERNEL(256) norm_factors(const float* sums, const float* weight, const float* known, float* weight_gradient,
                          float* bias_gradient, float* factors, int images, int channels, int pixels) {
-    __shared__ float scratch[256];
-    int c = (int)blockIdx.x;
+    int c = (int)(thread_number() / 32), lane = (int)threadIdx.x % 32;
     float shift = 0.0f, scale = 0.0f;
-    for (int image = (int)threadIdx.x; image < images; image += (int)blockDim.x) {
-        shift += sums[2 * (image * channels + c)];
-        scale += sums[2 * (image * channels + c) + 1];
+    if (c < channels) {
+        for (int image = lane; image < images; image += 32) {
+            shift += sums[2 * (image * channels + c)];
+            scale += sums[2 * (image * channels + c) + 1];
+        }
     }
-    shift = block_sum(shift, scratch);
-    scale = block_sum(scale, scratch);
-    if (threadIdx.x != 0) return;
+    shift = warp_sum(shift);
+    scale = warp_sum(scale);
+    if (c >= channels || lane != 0) return;
     float count = (float)images * (float)pixels;
     float a = weight[c] * known[channels + c];
     float b = -a * known[channels + c] * scale / count;
@@ -204,14 +206,15 @@ KERNEL(256) plane_sums(const float* x, float* sums, int pixels, int planes) {
     if (plane < planes && lane == 0) sums[plane] = sum;
 }
 
-// Adds the sum of each channel's planes to `into`, a block each.
+// Adds the sum of each channel's planes to `into`, a warp each.
 KERNEL(256) add_channel_sums(const float* sums, float* into, int images, int channels) {
-    __shared__ float scratch[256];
-    int c = (int)blockIdx.x;
+    int c = (int)(thread_number() / 32), lane = (int)threadIdx.x % 32;
     float sum = 0.0f;
-    for (int image = (int)threadIdx.x; image < images; image += (int)blockDim.x) sum += sums[image * channels + c];
-    sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) into[c] += sum;
+    if (c < channels) {
+        for (int image = lane; image < images; image += 32) sum += sums[image * channels + c];
+    }
+    sum = warp_sum(sum);
+    if (c < channels && lane == 0) into[c] += sum;
 }
 
 // The first `used` numbers of each row of `all`, side by side; and added back to where they came from.

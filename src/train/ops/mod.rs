@@ -1,6 +1,6 @@
 //! Differentiable operations, f32, as custom operations of candle, whose autograd is the tape: networks, heads and
 //! losses are put together freely, and the fast kernels do the work. What is here runs on the CPU; what lies on a GPU is
-//! handed to its twin in [`gpu`](super::gpu).
+//! handed to its twin in `train::gpu`.
 //!
 //! Activations are tensors `[B, C / 16, H, W, 16]`, blocks of 16 channels as the kernels like them, so nothing is
 //! rearranged between layers; channels past the last are 0. (On a GPU a block is one channel.) Parameters are no tensors of the graph: an operation
