@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Figures;
 use super::examiner::{Examiner, Given};
 use super::pictures::Pictures;
+use crate::body::Family;
 use crate::capture;
 use crate::cli::{BadInput, EvalArgs};
 use crate::headless::{load_stages, progress_bar};
@@ -118,7 +119,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         None => format!("synthetic {}, seed {}", args.split.name(), args.seed),
     };
     // A reader that has gone away is no reason to lose the figures of `--json`.
-    let _ = std::io::stdout().lock().write_all(table(&title, &figures).as_bytes());
+    let _ = std::io::stdout().lock().write_all(table(&title, estimator.family(), &figures).as_bytes());
     if let Some(path) = &args.json {
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -153,11 +154,15 @@ fn weights(stages: &Stages) -> BTreeMap<&'static str, String> {
     stages.weights().into_iter().map(|Weights { role, origin }| (role.stem(), name(origin))).collect()
 }
 
-/// The figures for people.
-fn table(title: &str, figures: &Figures) -> String {
+/// The figures for whoever reads them.
+fn table(title: &str, of: Family, figures: &Figures) -> String {
+    let who = match of {
+        Family::Smpl => "people",
+        Family::Mano => "hands",
+    };
     let Figures { pictures, people, matched, missed, false_found, ignored, .. } = figures;
     let mut text = format!(
-        "{title}: {pictures} pictures\n{people} people: {matched} matched, {missed} missed; {false_found} false, \
+        "{title}: {pictures} pictures\n{people} {who}: {matched} matched, {missed} missed; {false_found} false, \
          {ignored} hardly visible\n{:14} {:>8} {:>8}\n",
         "", "mean", "median"
     );
