@@ -24,8 +24,9 @@ mod torch_file;
 pub mod weights;
 
 use anyhow::{Result, bail};
-use candle_core::{Device, Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult};
 
+use input::PatchBatch;
 pub use precision::Precision;
 use resnet::Depth;
 
@@ -135,11 +136,11 @@ impl NetSizes {
         self.depth.channels()[3]
     }
 
-    /// Refuses patches of another size with a sentence instead of a shape error deep inside.
-    fn check_patches(&self, patches: &Tensor) -> Result<()> {
-        match *patches.dims() {
-            [people, 3, h, w] if people > 0 && h == self.input && w == self.input => Ok(()),
-            _ => bail!("the network reads patches of shape [B, 3, {0}, {0}], not {1:?}", self.input, patches.dims()),
+    /// Refuses patches of another size with a sentence instead of a shape error deep inside; says how many there are.
+    fn check_patches(&self, patches: &PatchBatch<'_>) -> Result<usize> {
+        match patches.dims()? {
+            [people, 3, h, w] if people > 0 && h == self.input && w == self.input => Ok(people),
+            dims => bail!("the network reads patches of shape [B, 3, {0}, {0}], not {dims:?}", self.input),
         }
     }
 }

@@ -39,7 +39,8 @@ impl DetectorTask {
     fn forward(&self, pass: &Pass, batch: &[&Sample]) -> Result<Tensor> {
         let pictures: Vec<_> = batch.iter().map(|sample| &sample.picture).collect();
         let device = pass.device();
-        let pictures = if device.is_cpu() { input(&pictures, &device)? } else { input_by_bytes(&pictures, &device)? };
+        let pictures =
+            if device.is_cpu() { input(&pictures, &device)?.to_tensor()? } else { input_by_bytes(&pictures, &device)? };
         Ok(self.network.forward(pass, &pictures)?)
     }
 }
