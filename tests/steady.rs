@@ -68,7 +68,7 @@ static ALLOCATOR: Counting = Counting;
 /// Frames that are counted together: the detector looks at two of them.
 const WINDOW: usize = 8;
 /// Windows in which it may take no memory: which piece of memory serves what is settled by the threads' chance too.
-const WINDOWS: usize = 6;
+const WINDOWS: usize = 4;
 /// Frames before the first window.
 const WARM_UP: usize = 6;
 
@@ -264,6 +264,7 @@ fn default_path() -> Result<()> {
     println!("a frame of the default path: {count} small allocations; {shown} people, {detections} detections");
     assert!(shown >= WARM_UP + WINDOW - 1 && detections >= 3, "{shown} people, {detections} detections");
     assert_eq!(bytes, 0, "the default path allocates");
+    assert!(count < 400, "{count} allocations for each frame");
     Ok(())
 }
 

@@ -1,8 +1,9 @@
-//! The networks: tensors in, tensors out. One file each; names follow the checkpoints. Batch norm is folded into
-//! the convolutions when the weights are loaded; every network takes any batch size.
+//! The networks: patches or frames in, what they say out, as [`layers::Values`]. One file each; names follow the
+//! checkpoints. Batch norm is folded into the convolutions when the weights are loaded; every network takes any batch
+//! size.
 //!
-//! Mask R-CNN and the light detector read whole frames; the others all read the same patches (see [`input`]), and each normalises them as
-//! its checkpoints expect.
+//! Mask R-CNN and the light detector read whole frames; the others all read the same patches (see [`input`]), and each
+//! normalises them as its checkpoints expect.
 
 pub mod convert;
 #[cfg(any(test, feature = "cuda"))]
