@@ -133,7 +133,9 @@ impl Letterbox {
                 *weight = (1.0 - (at as f32 + 0.5 - centre).abs() / reach).max(0.0);
             }
             let sum: f32 = weights.iter().sum();
-            weights.iter_mut().for_each(|weight| *weight /= sum);
+            for weight in weights {
+                *weight /= sum;
+            }
             *span = Span { first: first as u32, count: (last - first) as u32 };
         }
         taps

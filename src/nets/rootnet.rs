@@ -221,7 +221,9 @@ fn plane_heatmap(logits: Values) -> CandleResult<[Values; 2]> {
             let total: f32 = heatmap.chunks_exact(columns).map(|row| row.iter().sum::<f32>()).sum();
             *coords = [0.0; 2];
             for (y, row) in heatmap.chunks_exact_mut(columns).enumerate() {
-                row.iter_mut().for_each(|p| *p /= total);
+                for p in &mut *row {
+                    *p /= total;
+                }
                 coords[0] += row.iter().enumerate().map(|(x, p)| x as f32 * p).sum::<f32>();
                 coords[1] += y as f32 * row.iter().sum::<f32>();
             }

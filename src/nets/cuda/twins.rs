@@ -11,7 +11,7 @@ use crate::crop::Crop;
 use crate::lixel::gaussian::SIGMA;
 use crate::lixel::{self, Lixels};
 use crate::nets::Precision;
-use crate::nets::layers::Features;
+use crate::nets::layers::{Features, Values};
 use crate::nets::maskrcnn::roi_align::RoiMaps;
 use crate::nets::maskrcnn::rpn::{self, LevelOutput};
 use crate::nets::maskrcnn::transform::{Batch, ImageSize};
@@ -345,7 +345,7 @@ fn heatmaps_with_all_that_is_read_from_them() -> Result<()> {
         };
         kernels::heatmaps(&host, host.upload(&floats(&logits)), out, [batch, points, bins])?;
         let read = |at, shape: &Tensor| Tensor::from_vec(host.read::<f32>(at), shape.shape(), &Device::Cpu);
-        let [heatmaps, coords, spread] = [&plain.heatmaps, &plain.coords, &plain.spread].map(|x| x.to_tensor());
+        let [heatmaps, coords, spread] = [&plain.heatmaps, &plain.coords, &plain.spread].map(Values::to_tensor);
         let (heatmaps, coords, spread) = (heatmaps?, coords?, spread?);
         assert_close(&read(out.probabilities, &heatmaps)?, &heatmaps, 1e-6, "probabilities");
         // Sums of up to 256 terms of up to 256, in another order.
@@ -416,7 +416,7 @@ fn proposals_are_those_of_the_processor() -> Result<()> {
     let batch = 2;
     let size = ImageSize { original: [60, 90], resized: [60, 90] };
     let pixels = Tensor::zeros((batch, 3, PADDED[0], PADDED[1]), DType::F32, &Device::Cpu)?;
-    let frames = Batch { pixels, sizes: vec![size; batch] };
+    let frames = Batch { pixels: pixels.into(), sizes: vec![size; batch] };
     // In coarse steps: equal scores occur in plenty. The first case wants all anchors of the coarse levels, the last
     // one wants part of a crowd of equals.
     for (precision, steps, per_level, proposals) in
@@ -432,7 +432,7 @@ fn proposals_are_those_of_the_processor() -> Result<()> {
             let deltas = exact(&[batch, 12, h, w], 1.0);
             let (objectness_map, deltas_map) = (map(&host, &objectness)?, map(&host, &deltas)?);
             levels.push(RpnLevel { objectness: objectness_map, deltas: deltas_map, dims: dims(&objectness) });
-            outputs.push(LevelOutput { objectness, deltas });
+            outputs.push(LevelOutput { objectness: objectness.into(), deltas: deltas.into() });
         }
         let levels = <[RpnLevel; 5]>::try_from(levels).expect("five levels");
         let plan = ProposalPlan {

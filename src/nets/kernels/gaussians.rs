@@ -86,7 +86,7 @@ impl PackedGaussians {
                 let (person, block, y) = (at / (blocks * bins), at / bins % blocks, at % bins);
                 let over_z = &over_z[person * joints * TAPS * lanes..][..joints * TAPS * lanes];
                 let factors = |joint, axis| factors(person, joint, axis);
-                isa.run(Row { factors, over_z, lanes, block, y, over_y: over_y.as_chunks_mut().0, row });
+                isa.run(Row { factors, over_z, lanes, block, y, over_y: over_y.as_chunks_mut().0, pixels: row });
             },
         );
         out
@@ -125,13 +125,13 @@ struct Row<'a, F> {
     y: usize,
     /// Room for what the columns of each joint's kernel meet.
     over_y: &'a mut [[f32; LANES]],
-    row: &'a mut [f32],
+    pixels: &'a mut [f32],
 }
 
 impl<'a, F: Fn(usize, usize) -> &'a [f32]> Kernel for Row<'_, F> {
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let Self { factors, over_z, lanes, block, y, over_y, row } = self;
+        let Self { factors, over_z, lanes, block, y, over_y, pixels } = self;
         for (joint, over_y) in over_y.as_chunks_mut::<SIDE>().0.iter_mut().enumerate() {
             let along_y = &factors(joint, 1)[y..y + SIDE];
             for (dx, out) in over_y.iter_mut().enumerate() {
@@ -143,7 +143,7 @@ impl<'a, F: Fn(usize, usize) -> &'a [f32]> Kernel for Row<'_, F> {
                 sum.store(out);
             }
         }
-        for (at, row) in row.chunks_mut(PIXELS * LANES).enumerate() {
+        for (at, pixels) in pixels.chunks_mut(PIXELS * LANES).enumerate() {
             let mut sums = [V::splat(0.0); PIXELS];
             for (joint, over_y) in over_y.as_chunks::<SIDE>().0.iter().enumerate() {
                 let along_x = &factors(joint, 0)[at * PIXELS..][..PIXELS + 2];
@@ -154,7 +154,7 @@ impl<'a, F: Fn(usize, usize) -> &'a [f32]> Kernel for Row<'_, F> {
                     }
                 }
             }
-            for (sum, pixel) in sums.iter().zip(row.as_chunks_mut().0) {
+            for (sum, pixel) in sums.iter().zip(pixels.as_chunks_mut().0) {
                 sum.store(pixel);
             }
         }

@@ -157,7 +157,9 @@ impl Features {
     pub fn to_values(&self) -> Result<Values> {
         match self {
             Self::Blocked(map) => Ok(Values::new(map.to_planar(), &map.shape()[..])),
-            others => Ok(others.to_tensor()?.into()),
+            #[cfg(feature = "cudnn")]
+            Self::Device(map) => Ok(map.to_tensor()?.into()),
+            Self::Plain(x) => Ok(x.into()),
         }
     }
 

@@ -172,9 +172,13 @@ fn softmax_rows(logits: &[f32], classes: usize) -> Buffer {
     let mut scores = Buffer::from(logits);
     scores.par_chunks_mut(classes).with_min_len(16).for_each(|row| {
         let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.iter_mut().for_each(|x| *x = (*x - most).exp());
+        for x in &mut *row {
+            *x = (*x - most).exp();
+        }
         let sum: f32 = row.iter().sum();
-        row.iter_mut().for_each(|x| *x /= sum);
+        for x in row {
+            *x /= sum;
+        }
     });
     scores
 }

@@ -111,7 +111,7 @@ mod tests {
     fn pictures_are_the_same_by_bytes() -> Result<()> {
         let picture = |seed: u32| RgbImage::from_fn(64, 32, |x, y| image::Rgb([x as u8 * 3, (y + seed) as u8, 7]));
         let pictures = [&picture(1), &picture(90)];
-        let expected = input(&pictures, &Device::Cpu)?;
+        let expected = input(&pictures, &Device::Cpu)?.to_tensor()?;
         let off = (input_by_bytes(&pictures, &Device::Cpu)? - &expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
         // A division against a product with the reciprocal, of numbers up to 2.
         assert!(off < 1e-6, "{off}");
