@@ -22,8 +22,8 @@ use candle_core::Device;
 use serde::Serialize;
 
 use crate::cli::{self, BadInput, BenchArgs};
+use crate::nets;
 use crate::nets::meter::{self, Chosen, Floor, KernelTime, Peak, Work};
-use crate::nets::{self, kernels};
 use crate::pipeline::infer;
 use crate::settings::Settings;
 use default_path::DefaultPath;
@@ -225,7 +225,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         say(format!("{name:15} first result after {:.0} ms{resident}", cost.start_ms));
         networks.push(cost);
         drop(run);
-        kernels::release_memory();
+        crate::memory::release_memory();
     }
     let mut path_figures = Vec::new();
     for threads in threads.iter().filter(|_| with_path) {
@@ -245,7 +245,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         }
     }
     let published_start = if with_start {
-        kernels::release_memory();
+        crate::memory::release_memory();
         let figures = threads[0].run(|| published_start::measure(args.backend))?;
         say(figures.to_string());
         Some(figures)

@@ -6,6 +6,7 @@
 use glam::{Vec2, Vec3};
 
 use crate::crop::Crop;
+use crate::memory::Buffer;
 use crate::space::Intrinsics;
 
 /// Side of the box around the root in which bodies and skeletons live, metres.
@@ -37,7 +38,7 @@ impl LixelVolume<'_> {
     }
 
     /// Camera metres of lixels around a root at this depth.
-    pub fn camera_from_lixels(&self, lixels: &[Vec3], root_depth_m: f32, camera: &Intrinsics) -> Vec<Vec3> {
+    pub fn camera_from_lixels(&self, lixels: &[Vec3], root_depth_m: f32, camera: &Intrinsics) -> Buffer<Vec3> {
         let back_project = |&lixel: &Vec3| {
             camera.camera_from_frame(self.frame_from_lixel(lixel), root_depth_m + self.depth_from_root_m(lixel))
         };

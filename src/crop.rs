@@ -108,10 +108,19 @@ impl Crop {
 
     /// Cuts the patch out of its frame: bilinear, black where the frame ends.
     pub fn patch(&self, frame: &RgbImage) -> RgbImage {
-        let size = self.size as usize;
         let mut patch = RgbImage::new(self.size, self.size);
+        self.cut(frame, &mut patch);
+        patch
+    }
+
+    /// As [`Self::patch`], into a picture that has been used before, if it has the size.
+    pub fn cut(&self, frame: &RgbImage, patch: &mut RgbImage) {
+        let size = self.size as usize;
+        if patch.dimensions() != (self.size, self.size) {
+            *patch = RgbImage::new(self.size, self.size);
+        }
         if size == 0 {
-            return patch;
+            return;
         }
         let source = Source::new(frame);
         let Affine2 { matrix2, translation } = self.frame_from_crop;
@@ -121,7 +130,6 @@ impl Crop {
                 *pixel = source.bilinear(start + matrix2.x_axis * u as f32);
             }
         });
-        patch
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::body::{Family, Topology};
 use crate::capture::Frame;
 use crate::crop::Crop;
+use crate::memory::Buffer;
 use crate::space::{Intrinsics, RectPx};
 
 /// Which network turns a crop into a body.
@@ -91,11 +92,11 @@ pub struct Skeleton {
 #[derive(Clone, Debug, Default)]
 pub struct PersonMesh {
     /// The mesh that [`MeshSource`] chose, in camera metres.
-    pub vertices_camera_m: Vec<Vec3>,
+    pub vertices_camera_m: Buffer<Vec3>,
     /// Soft-argmax of every vertex, in lixels.
-    pub vertices_lixel: Vec<Vec3>,
+    pub vertices_lixel: Buffer<Vec3>,
     /// Standard deviation of every vertex' x, y and z heatmaps, in lixels.
-    pub spread_lixel: Vec<Vec3>,
+    pub spread_lixel: Buffer<Vec3>,
     /// What the second stage says, where its weights are there.
     pub params: Option<BodyParams>,
 }

@@ -158,7 +158,7 @@ impl FrameResult {
                 joints_camera_m: person.joints_camera_m.clone(),
                 joint_spread_lixel: Vec::new(),
                 mesh: (!person.vertices_camera_m.is_empty()).then(|| PersonMesh {
-                    vertices_camera_m: person.vertices_camera_m.clone(),
+                    vertices_camera_m: person.vertices_camera_m[..].into(),
                     params: Some(person.params.clone()),
                     ..PersonMesh::default()
                 }),

@@ -10,6 +10,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::nms::Corners;
+use crate::memory::Buffer;
 use crate::space::RectPx;
 
 /// What is seen beyond the frame's edges.
@@ -62,83 +63,119 @@ impl Letterbox {
     /// with the distance, so that little is lost and nothing flickers where a frame is made smaller.
     pub fn picture(&self, frame: &RgbImage) -> RgbImage {
         let [width, height] = self.size;
-        let mut canvas = RgbImage::from_pixel(width as u32, height as u32, image::Rgb([GREY; 3]));
-        let mut columns = self.taps(self.origin_px.x, width, frame.width());
+        let mut canvas = RgbImage::new(width as u32, height as u32);
+        self.draw(frame, &mut canvas);
+        canvas
+    }
+
+    /// As [`Self::picture`], into the canvas' bytes.
+    pub fn draw(&self, frame: &RgbImage, canvas: &mut [u8]) {
+        let [width, height] = self.size;
+        assert_eq!(canvas.len(), width * height * 3, "a canvas of another size");
+        canvas.fill(GREY);
+        let columns = self.taps(self.origin_px.x, width, frame.width());
         let rows = self.taps(self.origin_px.y, height, frame.height());
-        if self.mirrored {
-            columns.reverse();
+        let seen = columns.spans.iter().filter(|span| span.count > 0);
+        let (first, last) = seen.fold((usize::MAX, 0), |(first, last), span| {
+            (first.min(span.first as usize), last.max((span.first + span.count) as usize))
+        });
+        if first >= last {
+            return;
         }
-        let mut seen = columns.iter().filter(|taps| !taps.weights.is_empty());
-        let (first, last) = match (seen.next(), seen.next_back()) {
-            (Some(a), b) => {
-                let b = b.unwrap_or(a);
-                (a.first.min(b.first), a.end().max(b.end()))
-            }
-            (None, _) => return canvas,
-        };
+        let (columns, rows) = (columns.view(), rows.view());
         let source = frame.as_raw();
         let row_bytes = frame.width() as usize * 3;
-        canvas.par_chunks_mut(width * 3).zip(&rows).with_min_len(8).for_each_init(
-            || vec![0.0_f32; (last - first) * 3],
-            |line, (out, row)| {
-                if row.weights.is_empty() {
+        canvas.par_chunks_mut(width * 3).enumerate().with_min_len(8).for_each_init(
+            || Buffer::take((last - first) * 3),
+            |line: &mut Buffer, (y, out)| {
+                let (top, weights) = rows.of(y);
+                if weights.is_empty() {
                     return;
                 }
                 line.fill(0.0);
-                for (y, &weight) in (row.first..).zip(&row.weights) {
+                for (y, &weight) in (top..).zip(weights) {
                     let source = &source[y * row_bytes..][first * 3..last * 3];
                     line.iter_mut().zip(source).for_each(|(sum, &value)| *sum += weight * f32::from(value));
                 }
-                for (out, column) in out.as_chunks_mut::<3>().0.iter_mut().zip(&columns) {
-                    if column.weights.is_empty() {
+                let pixels = line.as_chunks::<3>().0;
+                for (x, out) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                    let (left, weights) = columns.of(if self.mirrored { width - 1 - x } else { x });
+                    if weights.is_empty() {
                         continue;
                     }
                     let mut sum = [0.5; 3];
-                    for (pixel, &weight) in line.as_chunks::<3>().0[column.first - first..].iter().zip(&column.weights)
-                    {
+                    for (pixel, &weight) in pixels[left - first..].iter().zip(weights) {
                         (0..3).for_each(|c| sum[c] += weight * pixel[c]);
                     }
                     *out = sum.map(|value| value as u8);
                 }
             },
         );
-        canvas
     }
 
     /// For each of `count` canvas pixels along an axis, the frame's pixels around it, and how much they weigh; none
     /// where its centre is beyond the frame.
-    fn taps(&self, origin: f32, count: usize, frame_side: u32) -> Vec<Taps> {
+    fn taps(&self, origin: f32, count: usize, frame_side: u32) -> Taps {
         let reach = self.scale.recip().max(1.0);
         let end = frame_side as f32;
-        let one = |i: usize| {
+        let most = ((2.0 * reach).ceil() as usize + 2).min(frame_side as usize);
+        let mut taps = Taps { spans: Buffer::take(count), weights: Buffer::take(count * most), most };
+        for (i, span) in taps.spans.iter_mut().enumerate() {
+            *span = Span { first: 0, count: 0 };
             let centre = (i as f32 + 0.5) / self.scale + origin;
             if !(0.0..end).contains(&centre) {
-                return Taps::default();
+                continue;
             }
             let first = (centre - reach).floor().max(0.0) as usize;
             let last = ((centre + reach).ceil() as usize).min(frame_side as usize);
-            let weight = |at: usize| (1.0 - (at as f32 + 0.5 - centre).abs() / reach).max(0.0);
-            let mut weights: Vec<f32> = (first..last).map(weight).collect();
+            let weights = &mut taps.weights[i * most..][..last - first];
+            for (at, weight) in (first..).zip(weights.iter_mut()) {
+                *weight = (1.0 - (at as f32 + 0.5 - centre).abs() / reach).max(0.0);
+            }
             let sum: f32 = weights.iter().sum();
-            for weight in &mut weights {
+            for weight in weights {
                 *weight /= sum;
             }
-            Taps { first, weights }
-        };
-        (0..count).map(one).collect()
+            *span = Span { first: first as u32, count: (last - first) as u32 };
+        }
+        taps
     }
 }
 
-/// Neighbouring pixels along an axis and their weights, whose sum is 1.
-#[derive(Default)]
+/// Neighbouring pixels along an axis.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Span {
+    first: u32,
+    count: u32,
+}
+
+/// For each canvas pixel along an axis, the frame's pixels around it and their weights, whose sum is 1.
 struct Taps {
-    first: usize,
-    weights: Vec<f32>,
+    spans: Buffer<Span>,
+    weights: Buffer,
+    /// Places for weights of each pixel.
+    most: usize,
 }
 
 impl Taps {
-    fn end(&self) -> usize {
-        self.first + self.weights.len()
+    fn view(&self) -> TapsView<'_> {
+        TapsView { spans: &self.spans, weights: &self.weights, most: self.most }
+    }
+}
+
+/// The same as slices.
+struct TapsView<'a> {
+    spans: &'a [Span],
+    weights: &'a [f32],
+    most: usize,
+}
+
+impl TapsView<'_> {
+    /// The first pixel and the weights of it and those after it.
+    fn of(&self, pixel: usize) -> (usize, &[f32]) {
+        let Span { first, count } = self.spans[pixel];
+        (first as usize, &self.weights[pixel * self.most..][..count as usize])
     }
 }
 

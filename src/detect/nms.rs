@@ -1,6 +1,10 @@
 //! Non-maximum suppression: of boxes that overlap too much, the best stays. Pure: slices in, indices out.
 
+use std::cmp::Ordering;
+
 use rayon::prelude::*;
+
+use crate::memory::Buffer;
 
 /// Left, top, right and bottom edge of a box, in the pixels of whichever image it belongs to.
 pub type Corners = [f32; 4];
@@ -19,43 +23,54 @@ pub fn iou(a: Corners, b: Corners) -> f32 {
 }
 
 /// Indices of `scores`, best first; equal scores keep their order.
-pub fn order_by_score(scores: &[f32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+pub fn order_by_score(scores: &[f32]) -> Buffer<usize> {
+    let mut order: Buffer<usize> = (0..scores.len()).collect();
+    order.sort_unstable_by(|&a, &b| better(scores, a, b));
     order
+}
+
+fn better(scores: &[f32], a: usize, b: usize) -> Ordering {
+    scores[b].total_cmp(&scores[a]).then(a.cmp(&b))
 }
 
 /// The boxes that stay, best first: a box goes when it overlaps a better one that stays by *more* than
 /// `iou_threshold`.
-pub fn nms(boxes: &[Corners], scores: &[f32], iou_threshold: f32) -> Vec<usize> {
+pub fn nms(boxes: &[Corners], scores: &[f32], iou_threshold: f32) -> Buffer<usize> {
     debug_assert_eq!(boxes.len(), scores.len());
-    let mut kept: Vec<usize> = Vec::new();
-    for i in order_by_score(scores) {
-        if !kept.iter().any(|&k| iou(boxes[k], boxes[i]) > iou_threshold) {
-            kept.push(i);
-        }
-    }
-    kept
+    let mut order = order_by_score(scores);
+    let kept = suppress(&mut order, boxes, iou_threshold);
+    order.truncate(kept);
+    order
 }
 
 /// [`nms`] within each group (a class, a pyramid level); boxes of different groups do not see each other. The
 /// result is best first over all groups.
-pub fn grouped_nms(boxes: &[Corners], scores: &[f32], groups: &[usize], iou_threshold: f32) -> Vec<usize> {
+pub fn grouped_nms(boxes: &[Corners], scores: &[f32], groups: &[usize], iou_threshold: f32) -> Buffer<usize> {
     debug_assert_eq!(boxes.len(), groups.len());
-    let mut members = vec![Vec::new(); groups.iter().max().map_or(0, |max| max + 1)];
-    for (i, &group) in groups.iter().enumerate() {
-        members[group].push(i);
+    let mut order: Buffer<usize> = (0..boxes.len()).collect();
+    order.sort_unstable_by(|&a, &b| groups[a].cmp(&groups[b]).then_with(|| better(scores, a, b)));
+    order.par_chunk_by_mut(|&a, &b| groups[a] == groups[b]).for_each(|members| {
+        let kept = suppress(members, boxes, iou_threshold);
+        members[kept..].fill(GONE);
+    });
+    let mut kept: Buffer<usize> = order.iter().copied().filter(|&i| i != GONE).collect();
+    kept.sort_unstable_by(|&a, &b| better(scores, a, b));
+    kept
+}
+
+/// In the place of a box that went.
+const GONE: usize = usize::MAX;
+
+/// Moves the boxes that stay to the front of `order`, which is best first; says how many they are.
+fn suppress(order: &mut [usize], boxes: &[Corners], iou_threshold: f32) -> usize {
+    let mut kept = 0;
+    for at in 0..order.len() {
+        let i = order[at];
+        if !order[..kept].iter().any(|&k| iou(boxes[k], boxes[i]) > iou_threshold) {
+            order[kept] = i;
+            kept += 1;
+        }
     }
-    let mut kept: Vec<usize> = members
-        .par_iter()
-        .flat_map_iter(|members| {
-            let boxes: Vec<Corners> = members.iter().map(|&i| boxes[i]).collect();
-            let scores: Vec<f32> = members.iter().map(|&i| scores[i]).collect();
-            nms(&boxes, &scores, iou_threshold).into_iter().map(|k| members[k])
-        })
-        .collect();
-    kept.sort_unstable();
-    kept.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     kept
 }
 

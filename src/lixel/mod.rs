@@ -3,7 +3,8 @@
 //!
 //! Every joint or vertex has three heatmaps, along x, y and z, each a probability over `D` bins. Its coordinate is
 //! the expectation of the bin *index* `0..D` (soft-argmax), its spread the standard deviation, its mode the likeliest
-//! bin. Everything stays on the device; [`Lixels::rows`] fetches the heatmaps that are asked for and no others.
+//! bin. Everything stays on the device; [`Lixels::rows`] fetches the heatmaps that are asked for and no others. On the
+//! processor it lies in [`memory`](crate::memory) that serves the next frame.
 
 pub mod gaussian;
 mod moments;
@@ -12,7 +13,8 @@ use anyhow::{Result, bail};
 use candle_core::{D, Device, Result as CandleResult, Tensor};
 use glam::Vec3;
 
-use crate::nets::layers::count_plain_run;
+use crate::memory::Buffer;
+use crate::nets::layers::{Values, count_plain_run};
 
 /// Probabilities over the bins, along the last axis: `[..., D] -> [..., D]`.
 pub fn softmax(logits: &Tensor) -> CandleResult<Tensor> {
@@ -46,33 +48,34 @@ fn bin_indices(heatmaps: &Tensor) -> CandleResult<Tensor> {
 #[derive(Clone, Debug)]
 pub struct Lixels {
     /// `[B, N, 3, D]`: probabilities over the bins of x, y and z.
-    pub heatmaps: Tensor,
+    pub heatmaps: Values,
     /// `[B, N, 3]`: soft-argmax of each heatmap, in lixels.
-    pub coords: Tensor,
+    pub coords: Values,
     /// `[B, N, 3]`: standard deviation of each heatmap, in lixels.
-    pub spread: Tensor,
+    pub spread: Values,
 }
 
 impl Lixels {
     /// From probabilities `[B, N, 3, D]`.
-    pub fn new(heatmaps: Tensor) -> CandleResult<Self> {
-        let (coords, spread) = if let Some([coords, spread]) = moments::on_cpu(&heatmaps)? {
-            (coords, spread)
-        } else {
-            count_plain_run();
-            let coords = soft_argmax(&heatmaps)?;
-            let spread = spread(&heatmaps, &coords)?;
-            (coords, spread)
-        };
-        Ok(Self { heatmaps, coords, spread })
+    pub fn new(heatmaps: impl Into<Values>) -> CandleResult<Self> {
+        let heatmaps = heatmaps.into();
+        if let Some([coords, spread]) = moments::on_cpu(&heatmaps)? {
+            return Ok(Self { heatmaps, coords, spread });
+        }
+        count_plain_run();
+        let plain = heatmaps.to_tensor()?;
+        let coords = soft_argmax(&plain)?;
+        let spread = spread(&plain, &coords)?;
+        Ok(Self { heatmaps, coords: coords.into(), spread: spread.into() })
     }
 
     /// From the logits of x, y and z, each `[B, N, D]`.
-    pub fn from_logits(xyz: &[Tensor; 3]) -> CandleResult<Self> {
-        match moments::from_logits(xyz)? {
-            Some([heatmaps, coords, spread]) => Ok(Self { heatmaps, coords, spread }),
-            None => Self::new(softmax(&Tensor::stack(xyz, 2)?)?),
+    pub fn from_logits(xyz: &[Values; 3]) -> CandleResult<Self> {
+        if let Some([heatmaps, coords, spread]) = moments::from_logits(xyz)? {
+            return Ok(Self { heatmaps, coords, spread });
         }
+        let [x, y, z] = xyz.each_ref().map(Values::to_tensor);
+        Self::new(softmax(&Tensor::stack(&[x?, y?, z?], 2)?)?)
     }
 
     /// People in the batch.
@@ -102,20 +105,35 @@ impl Lixels {
         if indices.is_empty() {
             return Ok(Vec::new());
         }
-        let indices = Tensor::new(indices, self.heatmaps.device())?;
-        // [N, 3, D] -> [n, 3, D]
-        let rows = self.heatmaps.get(person)?.index_select(&indices, 0)?.to_device(&Device::Cpu)?.to_vec3()?;
-        let triple = |row: Vec<Vec<f32>>| <[_; 3]>::try_from(row).expect("the heatmaps have three axes");
-        Ok(rows.into_iter().map(triple).collect())
+        let row = 3 * self.bins();
+        match &self.heatmaps {
+            Values::Reused(floats, _) => {
+                let person = &floats[person * self.count() * row..];
+                Ok(indices.iter().map(|&i| self.triple(&person[i as usize * row..][..row])).collect())
+            }
+            Values::Tensor(heatmaps) => {
+                let indices = Tensor::new(indices, heatmaps.device())?;
+                // [N, 3, D] -> [n, 3, D]
+                let rows = heatmaps.get(person)?.index_select(&indices, 0)?.to_device(&Device::Cpu)?;
+                Ok(rows.flatten_all()?.to_vec1()?.chunks_exact(row).map(|row| self.triple(row)).collect())
+            }
+        }
+    }
+
+    /// The three heatmaps of a point.
+    fn triple(&self, row: &[f32]) -> [Vec<f32>; 3] {
+        [0, 1, 2].map(|axis| row[axis * self.bins()..][..self.bins()].to_vec())
     }
 }
 
 /// Fetches points: `[B, N, 3]`, one list for each person.
-pub fn points(tensor: &Tensor) -> CandleResult<Vec<Vec<Vec3>>> {
-    let (_, count, _) = tensor.dims3()?;
-    let flat: Vec<f32> = tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
-    let points: Vec<Vec3> = flat.chunks_exact(3).map(Vec3::from_slice).collect();
-    Ok(points.chunks(count.max(1)).map(<[Vec3]>::to_vec).collect())
+pub fn points(values: &Values) -> CandleResult<Vec<Buffer<Vec3>>> {
+    let &[people, count, 3] = values.dims() else {
+        candle_core::bail!("expected points [B, N, 3], got {:?}", values.dims())
+    };
+    let floats = values.fetch()?;
+    let of = |person: usize| bytemuck::cast_slice(&floats[person * count * 3..][..count * 3]).into();
+    Ok((0..people).map(of).collect())
 }
 
 #[cfg(test)]
@@ -134,7 +152,10 @@ mod tests {
         let spread = points(&lixels.spread).unwrap()[0][0];
         assert_eq!((spread.x, spread.y), (0.0, 1.5));
         assert!((spread.z - 1.25_f32.sqrt()).abs() < 1e-6);
-        assert_eq!(mode(&lixels.heatmaps).unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap()[0], 3);
+        assert_eq!(
+            mode(&lixels.heatmaps.to_tensor().unwrap()).unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap()[0],
+            3
+        );
     }
 
     #[test]

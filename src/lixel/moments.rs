@@ -1,72 +1,62 @@
 //! Soft-argmax and spread together, on the CPU. candle's operations, one after the other, pass over the 1.3 million
 //! values of a body's heatmaps five times, in 18 ms of one core; this takes 5. Likewise the softmax before them.
 
-use candle_core::{CpuStorage, D, DType, Device, Result, Storage, Tensor, bail};
+use candle_core::Result;
 use rayon::prelude::*;
 
+use crate::memory::Buffer;
 use crate::nets::kernels::{self, Heatmaps, Isa};
+use crate::nets::layers::Values;
 
 /// Points of a work item.
 const POINTS: usize = 64;
 
 /// Expectation and standard deviation of the bin index: `[..., D] -> 2 x [...]`. `None` where this way is not open:
 /// on another device, in another type, or where a gradient is wanted.
-pub(super) fn on_cpu(heatmaps: &Tensor) -> Result<Option<[Tensor; 2]>> {
-    let bins = heatmaps.dim(D::Minus1)?;
-    if !is_open(heatmaps) || bins == 0 {
+pub(super) fn on_cpu(heatmaps: &Values) -> Result<Option<[Values; 2]>> {
+    let Some((&bins, shape)) = heatmaps.dims().split_last() else { return Ok(None) };
+    if !heatmaps.is_fast() || bins == 0 {
         return Ok(None);
     }
-    let moments: Vec<(f32, f32)> =
-        with_floats(heatmaps, |values| values.par_chunks(bins).with_min_len(256).map(mean_and_deviation).collect())?;
-    let (means, deviations): (Vec<f32>, Vec<f32>) = moments.into_iter().unzip();
-    let shape = &heatmaps.dims()[..heatmaps.rank() - 1];
-    let tensor = |values: Vec<f32>| Tensor::from_vec(values, shape, &Device::Cpu);
-    Ok(Some([tensor(means)?, tensor(deviations)?]))
+    heatmaps.with_floats(|values| {
+        let [mut means, mut deviations] = [(); 2].map(|()| Buffer::take(values.len() / bins));
+        let moments = means.par_iter_mut().zip(deviations.par_iter_mut()).with_min_len(256);
+        moments.zip(values.par_chunks_exact(bins)).for_each(|((mean, deviation), heatmap)| {
+            (*mean, *deviation) = mean_and_deviation(heatmap);
+        });
+        Ok(Some([Values::new(means, shape), Values::new(deviations, shape)]))
+    })
 }
 
 /// The same from the logits of x, y and z, `[B, N, D]` each, in one pass: softmax `[B, N, 3, D]`, expectation and
 /// standard deviation `[B, N, 3]`.
-pub(super) fn from_logits(xyz: &[Tensor; 3]) -> Result<Option<[Tensor; 3]>> {
-    let (batch, count, bins) = xyz[0].dims3()?;
-    if !xyz.iter().all(is_open) || bins == 0 || xyz.iter().any(|x| x.dims() != xyz[0].dims()) {
+pub(super) fn from_logits(xyz: &[Values; 3]) -> Result<Option<[Values; 3]>> {
+    let &[batch, count, bins] = xyz[0].dims() else { return Ok(None) };
+    if !xyz.iter().all(Values::is_fast) || bins == 0 || xyz.iter().any(|x| x.dims() != xyz[0].dims()) {
         return Ok(None);
     }
     let points = batch * count;
-    let (mut means, mut deviations) = (vec![0.0; 3 * points], vec![0.0; 3 * points]);
-    let mut probabilities = vec![0.0; 3 * points * bins];
+    let [mut means, mut deviations] = [(); 2].map(|()| Buffer::take(3 * points));
+    let mut probabilities: Buffer = Buffer::take(3 * points * bins);
     let [x, y, z] = xyz;
-    with_floats(x, |x| {
-        with_floats(y, |y| {
-            with_floats(z, |z| {
+    x.with_floats(|x| {
+        y.with_floats(|y| {
+            z.with_floats(|z| {
                 let moments = means.par_chunks_mut(3 * POINTS).zip(deviations.par_chunks_mut(3 * POINTS));
                 let parts = probabilities.par_chunks_mut(3 * POINTS * bins).zip(moments).enumerate();
                 parts.for_each(|(part, (probabilities, (means, deviations)))| {
                     let logits = [x, y, z].map(|l| &l[part * POINTS * bins..][..probabilities.len() / 3]);
                     kernels::heatmaps(Isa::detect(), bins, logits, Heatmaps { probabilities, means, deviations });
                 });
+                Ok(())
             })
         })
-    })???;
-    let tensor = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape, &Device::Cpu);
+    })?;
     Ok(Some([
-        tensor(probabilities, &[batch, count, 3, bins])?,
-        tensor(means, &[batch, count, 3])?,
-        tensor(deviations, &[batch, count, 3])?,
+        Values::new(probabilities, (batch, count, 3, bins)),
+        Values::new(means, (batch, count, 3)),
+        Values::new(deviations, (batch, count, 3)),
     ]))
-}
-
-fn is_open(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32 && !x.track_op()
-}
-
-/// Runs `work` on the floats of a tensor that [`is_open`].
-fn with_floats<T>(x: &Tensor, work: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let x = x.contiguous()?;
-    let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(work(&values[start..end])),
-        _ => bail!("expected f32 on the CPU, got {:?}", x.dtype()),
-    }
 }
 
 /// Of the index, under probabilities.
@@ -95,6 +85,8 @@ fn weighted_sum(heatmap: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+
     use super::super::{soft_argmax, softmax, spread};
     use super::*;
 
@@ -105,12 +97,19 @@ mod tests {
             // Strided, and not from its storage's beginning.
             let logits = logits.transpose(0, 1).unwrap().narrow(0, 5, 290).unwrap();
             let heatmaps = softmax(&logits).unwrap().transpose(0, 1).unwrap();
-            let [mean, deviation] = on_cpu(&heatmaps).unwrap().expect("f32 on the CPU");
+            let [mean, deviation] = on_cpu(&(&heatmaps).into()).unwrap().expect("f32 on the CPU");
             let plain_mean = soft_argmax(&heatmaps).unwrap();
             let plain_deviation = spread(&heatmaps, &plain_mean).unwrap();
             for (ours, plain) in [(mean, plain_mean), (deviation, plain_deviation)] {
                 assert_eq!(ours.dims(), plain.dims());
-                let apart = (ours - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                let apart = (ours.to_tensor().unwrap() - plain)
+                    .unwrap()
+                    .abs()
+                    .unwrap()
+                    .max_all()
+                    .unwrap()
+                    .to_scalar::<f32>()
+                    .unwrap();
                 // Sums of up to 64 terms of up to 64, in another order.
                 assert!(apart < 1e-4, "{apart}");
             }
@@ -123,14 +122,21 @@ mod tests {
             let logits = |scale: f32| Tensor::randn(0.0_f32, scale, (2, 90, bins), &Device::Cpu).unwrap();
             // The last so steep that most exponentials vanish.
             let xyz = [logits(1.0), logits(6.0), logits(80.0)];
-            let ours = from_logits(&xyz).unwrap().expect("f32 on the CPU");
+            let ours = from_logits(&xyz.each_ref().map(Values::from)).unwrap().expect("f32 on the CPU");
             let heatmaps = softmax(&Tensor::stack(&xyz, 2).unwrap()).unwrap();
             let mean = soft_argmax(&heatmaps).unwrap();
             let deviation = spread(&heatmaps, &mean).unwrap();
             // Probabilities within some units in the last place; the moments are sums of them times up to 64.
             for (ours, (plain, tolerance)) in ours.iter().zip([(heatmaps, 1e-6), (mean, 1e-4), (deviation, 1e-3)]) {
                 assert_eq!(ours.dims(), plain.dims());
-                let apart = (ours - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                let apart = (ours.to_tensor().unwrap() - plain)
+                    .unwrap()
+                    .abs()
+                    .unwrap()
+                    .max_all()
+                    .unwrap()
+                    .to_scalar::<f32>()
+                    .unwrap();
                 assert!(apart < tolerance, "{bins} bins: {apart}");
             }
         }
@@ -142,9 +148,10 @@ mod tests {
         values[3] = f32::NAN;
         let bad = Tensor::from_vec(values, (1, 1, 20), &Device::Cpu).unwrap();
         let good = bad.zeros_like().unwrap();
-        let [heatmaps, mean, _] = from_logits(&[bad, good.clone(), good]).unwrap().expect("f32 on the CPU");
-        let mean = mean.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let [heatmaps, mean, _] =
+            from_logits(&[bad, good.clone(), good].map(Values::from)).unwrap().expect("f32 on the CPU");
+        let mean = mean.fetch().unwrap();
         assert!(mean[0].is_nan() && mean[1] == 9.5 && mean[2] == 9.5, "{mean:?}");
-        assert!(heatmaps.narrow(2, 0, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()[0].is_nan());
+        assert!(heatmaps.fetch().unwrap()[0].is_nan());
     }
 }

@@ -2,14 +2,14 @@
 //! its mesh vertices. Body and hand differ in their numbers of joints and vertices alone, and the weights tell those.
 
 use anyhow::{Context, Result, bail};
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
 #[cfg(feature = "cudnn")]
 use super::cuda::{DeviceLines, DeviceLixels, DeviceMap, Gpu, Graphs, PatchSource};
 #[cfg(feature = "cudnn")]
 use super::input::UNIT_RANGE;
-use super::input::to_unit_range;
+use super::input::{Normalisation, PatchBatch};
 use super::layers::{Activation, BN_EPS, DeconvStack, Features, FoldedNorm, Pointwise1d};
 use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
 use super::pose2feat::Pose2Feat;
@@ -115,12 +115,13 @@ impl LixelHead {
             Lines::Device(_) => candle_core::bail!("a head on a GPU is run by `forward_device`"),
         };
         let [over_rows, over_columns] = plane.line_means()?;
-        let x = x.forward(&over_rows)?; // [B, 256, D] -> [B, N, D]
-        let y = y.forward(&over_columns)?;
-        let pooled = feature.mean()?.unsqueeze(2)?; // [B, C, 1]
-        let line = z_1.forward(&pooled)?; // [B, 256 D, 1]
-        let line = line.reshape((line.dim(0)?, self.channels, self.bins))?;
-        Lixels::from_logits(&[x, y, z_2.forward(&line)?])
+        let x = x.forward(over_rows)?; // [B, 256, D] -> [B, N, D]
+        let y = y.forward(over_columns)?;
+        let pooled = feature.mean()?.to_values()?; // [B, C, 1, 1]
+        let (people, channels) = (pooled.dims()[0], pooled.dims()[1]);
+        let line = z_1.forward(pooled.reshape((people, channels, 1))?)?; // [B, 256 D, 1]
+        let line = line.reshape((people, self.channels, self.bins))?;
+        Lixels::from_logits(&[x, y, z_2.forward(line)?])
     }
 
     /// The same on a GPU.
@@ -157,6 +158,7 @@ pub struct I2lFeatures {
 pub struct I2l {
     sizes: NetSizes,
     shape: I2lShape,
+    device: Device,
     stem: Stem,
     pose_backbone: Stages,
     pose_net: LixelHead,
@@ -195,6 +197,7 @@ impl I2l {
         Ok(Self {
             sizes,
             shape,
+            device: vb.device().clone(),
             stem: Stem::load(sizes.depth().width(), BN_EPS, &backbone)?,
             pose_backbone: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
             pose_net: LixelHead::load(&sizes, shape.joints, &vb.pp("pose_net"))?,
@@ -217,14 +220,15 @@ impl I2l {
         &self.shape
     }
 
-    /// Patches `[B, 3, H, W]`, RGB in `0..=255`.
-    pub fn forward(&self, patches: &Tensor) -> Result<I2lOutput> {
+    /// What the network says of patches.
+    pub fn forward<'a>(&self, patches: impl Into<PatchBatch<'a>>) -> Result<I2lOutput> {
         self.forward_watched(patches, &mut |_| Ok(()))
     }
 
     /// As [`Self::forward`], telling when each stage is done.
-    pub fn forward_watched(&self, patches: &Tensor, lap: &mut Lap<'_>) -> Result<I2lOutput> {
-        on_pool(patches.device(), || self.forward_on_pool(patches, lap))
+    pub fn forward_watched<'a>(&self, patches: impl Into<PatchBatch<'a>>, lap: &mut Lap<'_>) -> Result<I2lOutput> {
+        let patches = patches.into();
+        on_pool(&self.device, || self.forward_on_pool(patches, lap))
     }
 
     /// Patches cut out of a frame on the GPU that the network is on; `None` where it is on none.
@@ -273,14 +277,15 @@ impl I2l {
         Ok(OnDevice { joints, vertices, features: [map(&early)?, map(&pose)?, map(&pose2feat)?, map(&mesh)?] })
     }
 
-    fn forward_on_pool(&self, patches: &Tensor, lap: &mut Lap<'_>) -> Result<I2lOutput> {
-        self.sizes.check_patches(patches)?;
+    fn forward_on_pool(&self, patches: PatchBatch<'_>, lap: &mut Lap<'_>) -> Result<I2lOutput> {
+        self.sizes.check_patches(&patches)?;
         #[cfg(feature = "cudnn")]
         if let Some(graphs) = &self.graphs {
-            let fill = |_: &std::sync::Arc<Gpu>, input: &DeviceMap| input.fill(patches, Some(UNIT_RANGE));
+            let patches = patches.to_tensor(&self.device)?;
+            let fill = |_: &std::sync::Arc<Gpu>, input: &DeviceMap| input.fill(&patches, Some(UNIT_RANGE));
             return self.forward_graph(graphs, patches.dim(0)?, fill, lap);
         }
-        let early = self.stem.run(&to_unit_range(patches)?)?;
+        let early = self.stem.run(patches.normalised(&Normalisation::UNIT_RANGE, &self.device)?)?;
         let pose = self.pose_backbone.run(&early)?;
         lap("pose backbone")?;
         let joints = self.pose_net.forward(&pose)?;
@@ -297,13 +302,20 @@ impl I2l {
     /// Pose and shape of each person from the mesh, through the body's joint regressor `[J, V]`. `None` where the
     /// snapshot has no second stage.
     pub fn params(&self, vertices: &Lixels, joint_regressor: &Tensor) -> Result<Option<Vec<BodyParams>>> {
+        if self.param_regressor.is_none() {
+            return Ok(None);
+        }
+        self.params_of_joints(&joints_from_mesh(joint_regressor, &vertices.coords.to_tensor()?)?)
+    }
+
+    /// The same from the joints of the mesh, `[B, J, 3]` in lixels.
+    pub fn params_of_joints(&self, joints: &Tensor) -> Result<Option<Vec<BodyParams>>> {
         let Some(regressor) = &self.param_regressor else { return Ok(None) };
-        let joints = joints_from_mesh(joint_regressor, &vertices.coords)?;
         let found = joints.dim(1)?;
         if found != self.shape.joints {
             bail!("the joint regressor gives {found} joints and the parameter stage reads {}", self.shape.joints);
         }
-        Ok(Some(regressor.forward(&joints)?))
+        Ok(Some(regressor.forward(joints)?))
     }
 }
 

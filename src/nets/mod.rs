@@ -1,8 +1,9 @@
-//! The networks: tensors in, tensors out. One file each; names follow the checkpoints. Batch norm is folded into
-//! the convolutions when the weights are loaded; every network takes any batch size.
+//! The networks: patches or frames in, what they say out, as [`layers::Values`]. One file each; names follow the
+//! checkpoints. Batch norm is folded into the convolutions when the weights are loaded; every network takes any batch
+//! size.
 //!
-//! Mask R-CNN and the light detector read whole frames; the others all read the same patches (see [`input`]), and each normalises them as
-//! its checkpoints expect.
+//! Mask R-CNN and the light detector read whole frames; the others all read the same patches (see [`input`]), and each
+//! normalises them as its checkpoints expect.
 
 pub mod convert;
 #[cfg(any(test, feature = "cuda"))]
@@ -24,8 +25,9 @@ mod torch_file;
 pub mod weights;
 
 use anyhow::{Result, bail};
-use candle_core::{Device, Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult};
 
+use input::PatchBatch;
 pub use precision::Precision;
 use resnet::Depth;
 
@@ -135,11 +137,11 @@ impl NetSizes {
         self.depth.channels()[3]
     }
 
-    /// Refuses patches of another size with a sentence instead of a shape error deep inside.
-    fn check_patches(&self, patches: &Tensor) -> Result<()> {
-        match *patches.dims() {
-            [people, 3, h, w] if people > 0 && h == self.input && w == self.input => Ok(()),
-            _ => bail!("the network reads patches of shape [B, 3, {0}, {0}], not {1:?}", self.input, patches.dims()),
+    /// Refuses patches of another size with a sentence instead of a shape error deep inside; says how many there are.
+    fn check_patches(&self, patches: &PatchBatch<'_>) -> Result<usize> {
+        match patches.dims()? {
+            [people, 3, h, w] if people > 0 && h == self.input && w == self.input => Ok(people),
+            dims => bail!("the network reads patches of shape [B, 3, {0}, {0}], not {dims:?}", self.input),
         }
     }
 }

@@ -15,18 +15,19 @@
 //! what is fine by transposed convolutions. Trained by [`train::person_detector`](crate::train::person_detector) under
 //! the same names.
 
-use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Result as CandleResult, Tensor};
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{Device, Result as CandleResult};
 use candle_nn::VarBuilder;
 use image::RgbImage;
-use rayon::prelude::*;
 
-use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, Deconv2d, Features, FoldedNorm};
+use super::input::Normalisation;
+use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, Deconv2d, Features, FoldedNorm, Values};
 use super::resnet::Block;
 use super::{Lap, on_pool};
 use crate::detect::PersonBox;
 use crate::detect::letterbox::{Letterbox, MULTIPLE};
 use crate::detect::nms::{Corners, nms, order_by_score};
+use crate::memory::Buffer;
 
 /// The two convolutions before the residual stages. Fine maps cost most, so little is done there.
 pub const STEM: [ConvShape; 2] = [
@@ -74,8 +75,11 @@ impl Default for Config {
     }
 }
 
+/// How it reads grey levels.
+const NORMALISATION: Normalisation = Normalisation { mean: [114.0; 3], deviation: [60.0; 3] };
+
 /// Pictures of one size as the network reads them: `[B, 3, H, W]`, about -2 to 2.
-pub fn input(pictures: &[&RgbImage], device: &Device) -> Result<Tensor> {
+pub fn input(pictures: &[&RgbImage], device: &Device) -> Result<Values> {
     let first = pictures.first().context("there is no picture to look at")?;
     let (width, height) = (first.width() as usize, first.height() as usize);
     ensure!(
@@ -86,14 +90,11 @@ pub fn input(pictures: &[&RgbImage], device: &Device) -> Result<Tensor> {
         pictures.iter().all(|picture| picture.dimensions() == first.dimensions()),
         "pictures of one batch have one size"
     );
-    let mut values = vec![0.0; pictures.len() * 3 * height * width];
-    values.par_chunks_mut(height * width).enumerate().for_each(|(plane, values)| {
-        let pixels = pictures[plane / 3].as_chunks::<3>().0;
-        for (value, pixel) in values.iter_mut().zip(pixels) {
-            *value = (f32::from(pixel[plane % 3]) - 114.0) / 60.0;
-        }
-    });
-    Ok(Tensor::from_vec(values, (pictures.len(), 3, height, width), device)?)
+    let mut planes = Buffer::take(pictures.len() * 3 * height * width);
+    for (planes, picture) in planes.chunks_exact_mut(3 * height * width).zip(pictures) {
+        NORMALISATION.of_bytes(picture, planes);
+    }
+    Ok(Values::new(planes, (pictures.len(), 3, height, width)).to_device(device)?)
 }
 
 /// The middle of a cell, in pixels of the input from its top-left corner.
@@ -162,13 +163,14 @@ impl PersonDetector {
     }
 
     /// What the cells say of pictures (see [`input`]): `[B, 5, H/8, W/8]`.
-    pub fn forward(&self, pictures: &Tensor) -> Result<Tensor> {
-        on_pool(pictures.device(), || Ok(self.forward_on_pool(pictures)?))
+    pub fn forward(&self, pictures: impl Into<Values>) -> Result<Values> {
+        let pictures = pictures.into();
+        on_pool(&self.device, || Ok(self.forward_on_pool(&pictures)?))
     }
 
-    fn forward_on_pool(&self, pictures: &Tensor) -> CandleResult<Tensor> {
+    fn forward_on_pool(&self, pictures: &Values) -> CandleResult<Values> {
         let [conv1, conv2] = &self.stem;
-        let x = conv2.run(&conv1.run(&Features::Plain(pictures.clone()), None)?, None)?;
+        let x = conv2.run(&conv1.run_planes(pictures)?, None)?;
         let stage = |blocks: &[Block], x: &Features| {
             let (first, others) = blocks.split_first().expect("every stage has a block");
             others.iter().try_fold(first.run(x)?, |x, block| block.run(&x))
@@ -180,7 +182,7 @@ impl PersonDetector {
         let y2 = self.lateral2.run(&x2, Some(&self.up3.run(&x3)?))?;
         let y1 = self.lateral1.run(&x1, Some(&self.up2.run(&y2)?))?;
         let y = self.head.run(&y1, None)?;
-        self.output.run(&y, None)?.to_tensor()
+        self.output.run(&y, None)?.to_values()
     }
 
     /// The people in a frame, best first.
@@ -194,45 +196,55 @@ impl PersonDetector {
         ensure!(width > 0 && height > 0, "a picture has no pixels ({width}x{height})");
         let letterbox = Letterbox::whole(width, height, self.config.longest_side);
         let said = on_pool(&self.device, || -> Result<_> {
-            let pictures = input(&[&letterbox.picture(frame)], &self.device)?;
+            let picture = self.picture(frame, &letterbox)?;
             lap("transform")?;
-            Ok(self.forward_on_pool(&pictures)?)
+            Ok(self.forward_on_pool(&picture)?)
         })?;
         lap("forward")?;
-        let said = said.squeeze(0)?.to_device(&Device::Cpu)?;
-        let (_, rows, columns) = said.dims3()?;
-        let people = people(&said.flatten_all()?.to_vec1()?, [columns, rows], &self.config);
+        let &[_, _, rows, columns] = said.dims() else { bail!("cells of another shape: {:?}", said.dims()) };
+        let people = people(&said.fetch()?, [columns, rows], &self.config);
         let in_frame =
             |(corners, score)| Some(PersonBox { rect: letterbox.frame_from_canvas(corners, [width, height])?, score });
         let people = people.into_iter().filter_map(in_frame).collect();
         lap("boxes")?;
         Ok(people)
     }
+
+    /// A frame as the network reads it.
+    fn picture(&self, frame: &RgbImage, letterbox: &Letterbox) -> Result<Values> {
+        if !self.device.is_cpu() {
+            return input(&[&letterbox.picture(frame)], &self.device);
+        }
+        let [width, height] = letterbox.size;
+        let mut canvas = Buffer::take(3 * width * height);
+        letterbox.draw(frame, &mut canvas);
+        let mut planes = Buffer::take(3 * width * height);
+        NORMALISATION.of_bytes(&canvas, &mut planes);
+        Ok(Values::new(planes, (1, 3, height, width)))
+    }
 }
 
 /// Boxes on the canvas and their scores, best first, from what the cells say, `[5, rows, columns]`.
 pub fn people(said: &[f32], [columns, rows]: [usize; 2], config: &Config) -> Vec<(Corners, f32)> {
     let cells = columns * rows;
-    let mut found: Vec<(usize, f32)> = Vec::new();
-    for (cell, logit) in said[..cells].iter().enumerate() {
-        let score = 1.0 / (1.0 + (-(logit + SCORE_PRIOR)).exp());
-        // Also false for what is not a number.
-        if score > config.score_threshold {
-            found.push((cell, score));
-        }
-    }
-    let scores: Vec<f32> = found.iter().map(|(_, score)| *score).collect();
-    let order: Vec<usize> = order_by_score(&scores).into_iter().take(CANDIDATES).collect();
-    let scores: Vec<f32> = order.iter().map(|&i| scores[i]).collect();
-    let boxes: Vec<Corners> = order
+    let score = |logit: f32| 1.0 / (1.0 + (-(logit + SCORE_PRIOR)).exp());
+    // Not above the threshold is also what is not a number.
+    let is_found = |(_, score): &(usize, f32)| *score > config.score_threshold;
+    let scores = || said[..cells].iter().map(|logit| score(*logit)).enumerate().filter(is_found);
+    let found: Buffer<usize> = scores().map(|(cell, _)| cell).collect();
+    let scores: Buffer = scores().map(|(_, score)| score).collect();
+    let mut order = order_by_score(&scores);
+    order.truncate(CANDIDATES);
+    let scores: Buffer = order.iter().map(|&i| scores[i]).collect();
+    let boxes: Buffer<Corners> = order
         .iter()
         .map(|&i| {
-            let (cell, _) = found[i];
+            let cell = found[i];
             corners([cell % columns, cell / columns], [1, 2, 3, 4].map(|number| said[number * cells + cell]))
         })
         .collect();
     let kept = nms(&boxes, &scores, config.nms_iou);
-    kept.into_iter().take(config.max_detections).map(|i| (boxes[i], scores[i])).collect()
+    kept.iter().take(config.max_detections).map(|&i| (boxes[i], scores[i])).collect()
 }
 
 #[cfg(test)]
@@ -296,8 +308,8 @@ mod tests {
         assert!(input(&[], &device).is_err());
         assert!(input(&[&RgbImage::new(256, 100)], &device).is_err());
         assert!(input(&[&RgbImage::new(64, 64), &RgbImage::new(64, 32)], &device).is_err());
-        let tensor = input(&[&RgbImage::from_pixel(32, 32, image::Rgb([114, 174, 54]))], &device).unwrap();
-        let means = tensor.mean((2, 3)).unwrap().to_vec2::<f32>().unwrap();
+        let values = input(&[&RgbImage::from_pixel(32, 32, image::Rgb([114, 174, 54]))], &device).unwrap();
+        let means = values.to_tensor().unwrap().mean((2, 3)).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(means, [[0.0, 1.0, -1.0]]);
     }
 }

@@ -8,12 +8,14 @@
 //! ```
 //!
 //! which is three matrix products, innermost first: 25 million multiply-adds for 29 joints of 64 bins instead of
-//! 4,300 million, and nothing of the 31 MB volume. The test compares with the plain convolution.
+//! 4,300 million, and nothing of the 31 MB volume. On the processor a kernel has the three of them
+//! ([`PackedGaussians`]). The tests compare both ways with the plain convolution.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, Features, FoldedNorm};
+use super::kernels::{Isa, PackedGaussians};
+use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, Features, FoldedNorm, Values};
 use crate::lixel::gaussian::{SIGMA, gaussian};
 
 /// Side of the kernel.
@@ -28,6 +30,7 @@ pub struct Pose2Feat {
 /// See [`gaussian_weights`].
 enum JointWeights {
     Plain(Tensor),
+    Packed(PackedGaussians),
     #[cfg(feature = "cudnn")]
     Device {
         gpu: std::sync::Arc<crate::nets::cuda::Gpu>,
@@ -59,19 +62,37 @@ impl Pose2Feat {
             let weights = gpu.keep_floats(&crate::nets::cuda::host_floats(&gaussians)?)?;
             return Ok(Self { early, joints: JointWeights::Device { gpu, weights, joints, bins, channels } });
         }
-        Ok(Self { early, joints: JointWeights::Plain(gaussians) })
+        let gaussians = Values::from(gaussians);
+        let joints = if gaussians.is_fast() {
+            let shape = [joints, bins, channels];
+            let pack = |w: &[f32]| Ok(PackedGaussians::new(Isa::detect(), shape, SIGMA as f32, w));
+            JointWeights::Packed(gaussians.with_floats(pack)?)
+        } else {
+            JointWeights::Plain(gaussians.to_tensor()?)
+        };
+        Ok(Self { early, joints })
     }
 
     /// `early [B, 64, D, D], coords [B, J, 3] -> [B, 64, D, D]`; the coordinates are in lixels. No gradient flows
     /// into them.
-    pub fn run(&self, early: &Features, coords: &Tensor) -> Result<Features> {
+    pub fn run(&self, early: &Features, coords: &Values) -> Result<Features> {
         match &self.joints {
             JointWeights::Plain(weights) => {
-                let gaussians = convolved_gaussians(weights, &coords.detach())?;
+                let gaussians = convolved_gaussians(weights, &coords.to_tensor()?.detach())?;
                 self.early.run(early, Some(&Features::Plain(gaussians)))
             }
+            JointWeights::Packed(weights) => {
+                let &[_, joints, 3] = coords.dims() else { bail!("expected [B, J, 3], got {:?}", coords.dims()) };
+                if joints != weights.joints() {
+                    bail!("coordinates of {joints} joints for weights of {}", weights.joints());
+                }
+                let gaussians = coords.with_floats(|coords| Ok(weights.run(coords)))?;
+                self.early.run(early, Some(&Features::Blocked(gaussians)))
+            }
             #[cfg(feature = "cudnn")]
-            JointWeights::Device { gpu, .. } => gpu.import(coords, |coords| self.run_device(early, coords)),
+            JointWeights::Device { gpu, .. } => {
+                gpu.import(&coords.to_tensor()?, |coords| self.run_device(early, coords))
+            }
         }
     }
 
@@ -149,7 +170,7 @@ mod tests {
 
     const CHANNELS: usize = 48;
     use crate::lixel::gaussian::gaussian_volume;
-    use candle_core::{DType, Device};
+    use candle_core::{DType, Device, Var};
 
     /// The plain twin: builds the volume and convolves over all channels.
     fn plain(weights: &HashMap<String, Tensor>, early: &Tensor, coords: &Tensor, bins: usize) -> Result<Tensor> {
@@ -163,8 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn three_matrix_products_are_the_plain_convolution() {
-        let (batch, joints, bins) = (2, 3, 8);
+    fn both_ways_are_the_plain_convolution() {
+        for bins in [8, 20] {
+            both_ways_with(bins);
+        }
+    }
+
+    fn both_ways_with(bins: usize) {
+        let (batch, joints) = (2, 3);
         let device = Device::Cpu;
         let random = |shape: &[usize]| Tensor::rand(-1.0_f32, 1.0, shape, &device).unwrap();
         let positive = |shape: &[usize]| Tensor::rand(0.5_f32, 1.5, shape, &device).unwrap();
@@ -183,12 +210,38 @@ mod tests {
         // Some joints at the very edge, where the padding cuts the Gaussian, and beyond it.
         let coords = Tensor::rand(-1.0_f32, bins as f32, (batch, joints, 3), &device).unwrap();
         let vb = VarBuilder::from_tensors(weights.clone(), DType::F32, &device);
-        let fast = Pose2Feat::load(CHANNELS, joints, bins, &vb).unwrap();
-        let fast = fast.run(&Features::Plain(early.clone()), &coords).unwrap().to_tensor().unwrap();
+        let run = |vb: &VarBuilder| {
+            let pose2feat = Pose2Feat::load(CHANNELS, joints, bins, vb).unwrap();
+            pose2feat.run(&Features::Plain(early.clone()), &(&coords).into()).unwrap().to_tensor().unwrap()
+        };
+        // Weights that are variables go candle's way.
+        let variables = weights.iter().map(|(name, w)| (name.clone(), Var::from_tensor(w).unwrap().into_inner()));
+        let products = run(&VarBuilder::from_tensors(variables.collect(), DType::F32, &device));
         let plain = plain(&weights, &early, &coords, bins).unwrap();
-        let deviation = (fast - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         let largest = plain.max_all().unwrap().to_scalar::<f32>().unwrap();
-        // Sums of some 800 terms of magnitude up to 1, in another order.
-        assert!(deviation < 1e-4 * largest, "{deviation} of {largest}");
+        for ours in [run(&vb), products] {
+            let deviation = (ours - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            // Sums of some 800 terms of magnitude up to 1, in another order.
+            assert!(deviation < 1e-4 * largest, "{deviation} of {largest}, {bins} bins");
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_the_three_products_on_all_instruction_sets() {
+        let (batch, joints, bins, channels) = (3, 4, 21, 37);
+        let weights = Tensor::rand(-1.0_f32, 1.0, (joints, bins, channels * KERNEL * KERNEL), &Device::Cpu).unwrap();
+        let coords = Tensor::rand(-4.0_f32, bins as f32 + 3.0, (batch, joints, 3), &Device::Cpu).unwrap();
+        let floats = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let expected = floats(&convolved_gaussians(&weights, &coords).unwrap());
+        let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        for isa in Isa::available() {
+            let packed = PackedGaussians::new(isa, [joints, bins, channels], SIGMA as f32, &floats(&weights));
+            let ours = packed.run(&floats(&coords));
+            assert_eq!(ours.shape(), [batch, channels, bins, bins]);
+            for (a, b) in ours.to_planar().iter().zip(&expected) {
+                // Sums of some 100 terms of magnitude up to 1, in another order.
+                assert!((a - b).abs() < 1e-5 * largest.max(1.0), "{isa:?}: {a} instead of {b}");
+            }
+        }
     }
 }

@@ -3,19 +3,23 @@
 //! expectations are the volume's.
 
 use anyhow::{Context, Result, bail};
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 
-use super::input::imagenet_undivided;
+use super::input::{Normalisation, PatchBatch};
 use super::kernels;
-use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features, count_plain_run};
+use super::layers::{Activation, BN_EPS, Conv2d, ConvShape, DeconvStack, Features, Values, count_plain_run};
 use super::resnet::{Stages, Stem};
 use super::{NetSizes, on_pool};
 use crate::lixel::{self, Lixels};
+use crate::memory::Buffer;
 use crate::result::Skeleton;
 
 /// Where [`NetSizes::with_widths_of`] finds the widths.
 pub const WIDTHS_AT: [&str; 2] = ["backbone", "head.deconv_layers"];
+
+/// What its checkpoints expect.
+const NORMALISATION: Normalisation = Normalisation::IMAGENET_UNDIVIDED;
 
 /// The joints that a checkpoint was trained for.
 #[derive(Debug, PartialEq, Eq)]
@@ -123,6 +127,7 @@ pub fn joint_count(sizes: &NetSizes, shape_of: impl Fn(&str) -> Option<Vec<usize
 pub struct PoseNet3d {
     sizes: NetSizes,
     joints: usize,
+    device: Device,
     stem: Stem,
     stages: Stages,
     deconv: DeconvStack,
@@ -137,6 +142,7 @@ impl PoseNet3d {
         Ok(Self {
             sizes,
             joints,
+            device: vb.device().clone(),
             stem: Stem::load(sizes.depth().width(), BN_EPS, &backbone)?,
             stages: Stages::load(sizes.depth(), BN_EPS, &backbone)?,
             deconv: DeconvStack::load(
@@ -158,41 +164,62 @@ impl PoseNet3d {
         self.joints
     }
 
-    /// Patches `[B, 3, H, W]`, RGB in `0..=255`, to the marginals of each joint's volume.
-    pub fn forward(&self, patches: &Tensor) -> Result<Lixels> {
-        self.sizes.check_patches(patches)?;
-        Ok(Lixels::new(self.marginals(patches)?)?)
+    /// Patches to the marginals of each joint's volume.
+    pub fn forward<'a>(&self, patches: impl Into<PatchBatch<'a>>) -> Result<Lixels> {
+        let patches = patches.into();
+        self.sizes.check_patches(&patches)?;
+        let input = patches.normalised(&NORMALISATION, &self.device)?;
+        Ok(Lixels::new(self.marginals(&input)?)?)
     }
 
     /// As [`Self::forward`], averaged with what the network says about the mirrored patches, as the release does at
     /// test time. The mean of the two distributions has the mean of the two coordinates, and its spread tells their
     /// disagreement too.
-    pub fn forward_flip_averaged(&self, patches: &Tensor, set: &JointSet) -> Result<Lixels> {
-        self.sizes.check_patches(patches)?;
+    pub fn forward_flip_averaged<'a>(&self, patches: impl Into<PatchBatch<'a>>, set: &JointSet) -> Result<Lixels> {
+        let patches = patches.into();
+        let people = self.sizes.check_patches(&patches)?;
         let order = set.mirrored();
         if order.len() != self.joints {
             bail!("the network has {} joints and the joint set {}", self.joints, order.len());
         }
-        let people = patches.dim(0)?;
-        let both = self.marginals(&Tensor::cat(&[patches, &patches.flip(&[3])?], 0)?)?;
-        let flipped = unflip(&both.narrow(0, people, people)?, &order)?;
-        Ok(Lixels::new(((both.narrow(0, 0, people)? + flipped)? * 0.5)?)?)
+        let both = self.marginals(&with_mirrored(patches.normalised(&NORMALISATION, &self.device)?)?)?;
+        if !both.is_fast() {
+            let both = both.to_tensor()?;
+            let flipped = unflip(&both.narrow(0, people, people)?, &order)?;
+            return Ok(Lixels::new(((both.narrow(0, 0, people)? + flipped)? * 0.5)?)?);
+        }
+        let bins = self.sizes.heatmap();
+        let mut mean: Buffer = Buffer::take(people * self.joints * 3 * bins);
+        both.with_floats(|both| {
+            let (straight, mirrored) = both.split_at(mean.len());
+            for (at, (mean, straight)) in mean.chunks_exact_mut(bins).zip(straight.chunks_exact(bins)).enumerate() {
+                let (person, joint, axis) = (at / (3 * self.joints), at / 3 % self.joints, at % 3);
+                let other = (person * self.joints + order[joint] as usize) * 3 + axis;
+                let mirrored = &mirrored[other * bins..][..bins];
+                for (bin, (mean, straight)) in mean.iter_mut().zip(straight).enumerate() {
+                    let mirrored = if axis == 0 { mirrored[bins - 1 - bin] } else { mirrored[bin] };
+                    *mean = (straight + mirrored) * 0.5;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Lixels::new(Values::new(mean, (people, self.joints, 3, bins)))?)
     }
 
-    /// `[B, 3, H, W] -> [B, J, 3, D]`
-    fn marginals(&self, patches: &Tensor) -> CandleResult<Tensor> {
-        on_pool(patches.device(), || self.marginals_on_pool(patches))
+    /// Normalised patches `[B, 3, H, W] -> [B, J, 3, D]`
+    fn marginals(&self, patches: &Values) -> CandleResult<Values> {
+        on_pool(&self.device, || self.marginals_on_pool(patches))
     }
 
-    fn marginals_on_pool(&self, patches: &Tensor) -> CandleResult<Tensor> {
-        let (people, joints, bins) = (patches.dim(0)?, self.joints, self.sizes.heatmap());
-        let feature = self.stages.run(&self.stem.run(&imagenet_undivided(patches)?)?)?;
+    fn marginals_on_pool(&self, patches: &Values) -> CandleResult<Values> {
+        let (people, joints, bins) = (patches.dims()[0], self.joints, self.sizes.heatmap());
+        let feature = self.stages.run(&self.stem.run(patches)?)?;
         let logits = self.volume.run(&self.deconv.run(&feature)?, None)?; // [B, J D, D, D]
         if let Features::Blocked(map) = &logits
             && bins.is_multiple_of(kernels::LANES)
         {
             let marginals = kernels::volume_marginals(kernels::Isa::detect(), &map.data, bins);
-            return Tensor::from_vec(marginals, (people, joints, 3, bins), patches.device());
+            return Ok(Values::new(marginals, (people, joints, 3, bins)));
         }
         count_plain_run();
         let volume = lixel::softmax(&logits.to_tensor()?.reshape((people, joints, bins * bins * bins))?)?;
@@ -201,8 +228,28 @@ impl PoseNet3d {
         // A sum over the first axis, as a product: the volume is read once, in its order.
         let ones = Tensor::ones((people * joints, 1, bins), volume.dtype(), volume.device())?;
         let plane = ones.matmul(&volume)?.reshape((people, joints, bins, bins))?; // [B, J, D (y), D (x)]
-        Tensor::stack(&[plane.sum(2)?, plane.sum(3)?, z], 2)
+        Ok(Tensor::stack(&[plane.sum(2)?, plane.sum(3)?, z], 2)?.into())
     }
+}
+
+/// `[B, 3, H, W]`, and after them the same mirrored left to right: `[2 B, 3, H, W]`.
+fn with_mirrored(patches: Values) -> CandleResult<Values> {
+    let &[people, channels, height, width] = patches.dims() else {
+        candle_core::bail!("expected [B, 3, H, W], got {:?}", patches.dims())
+    };
+    if !patches.is_fast() {
+        let patches = patches.to_tensor()?;
+        return Ok(Tensor::cat(&[&patches, &patches.flip(&[3])?], 0)?.into());
+    }
+    patches.with_floats(|patches| {
+        let mut both: Buffer = Buffer::take(2 * patches.len());
+        let (straight, mirrored) = both.split_at_mut(patches.len());
+        straight.copy_from_slice(patches);
+        for (row, mirrored) in patches.chunks_exact(width).zip(mirrored.chunks_exact_mut(width)) {
+            mirrored.iter_mut().zip(row.iter().rev()).for_each(|(to, from)| *to = *from);
+        }
+        Ok(Values::new(both, (2 * people, channels, height, width)))
+    })
 }
 
 /// Heatmaps of a mirrored patch as heatmaps of the patch: x runs the other way, left and right change places.

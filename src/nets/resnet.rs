@@ -2,10 +2,10 @@
 //! (bottlenecks with the stride in `conv2`).
 
 use anyhow::{Result, bail};
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::Result as CandleResult;
 use candle_nn::VarBuilder;
 
-use super::layers::{Activation, Conv2d, ConvShape, Features, FoldedNorm};
+use super::layers::{Activation, Conv2d, ConvShape, Features, FoldedNorm, Values};
 
 /// Depth and width of a ResNet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +62,8 @@ impl Stem {
     }
 
     /// `[B, 3, H, W] -> [B, 64, H/4, W/4]`
-    pub fn run(&self, image: &Tensor) -> CandleResult<Features> {
-        self.run_features(&Features::Plain(image.clone()))
+    pub fn run(&self, image: impl Into<Values>) -> CandleResult<Features> {
+        self.0.run_planes(&image.into())?.max_pool_3x3()
     }
 
     /// The same within a chain of layers.

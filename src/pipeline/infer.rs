@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
+use glam::Vec3;
 use image::RgbImage;
 
 #[cfg(feature = "cudnn")]
@@ -19,15 +20,13 @@ use crate::models::{self, Weights};
 #[cfg(feature = "cudnn")]
 use crate::nets::cuda::PatchSource;
 use crate::nets::i2l::{self, I2l, I2lOutput, I2lShape};
-use crate::nets::input::patches_tensor;
 use crate::nets::maskrcnn::{self, MaskRcnn};
-use crate::nets::param::regressor_matrix;
 use crate::nets::person_detector::{self, PersonDetector};
 use crate::nets::posenet3d::{self, JointSet, PoseNet3d};
 use crate::nets::rootnet::{self, Root, RootNet};
 use crate::nets::weights::{self, LoadOptions, WeightFile};
 use crate::nets::{self, NetSizes, Precision};
-use crate::result::{EstimatorKind, Heatmaps, Landmark, Skeleton};
+use crate::result::{BodyParams, EstimatorKind, Heatmaps, Landmark, Skeleton};
 use crate::root_depth;
 use crate::settings::{Backend, BoxSource, DetectorKind, Settings};
 use crate::space::Intrinsics;
@@ -278,7 +277,7 @@ impl Loader<'_> {
         let sizes = sizes(&file, &config, rootnet::WIDTHS_AT)?;
         let net = self.network(&file, role, |_| None, |vb| Ok(RootNet::load(sizes, &vb)?))?;
         let real_box_m = config.real_box.map(|side| (side * config.depth_unit.metres()) as f32);
-        Ok(Part::Root(kind, Box::new(RootStage { net, real_box_m, device: self.device.clone(), weights })))
+        Ok(Part::Root(kind, Box::new(RootStage { net, real_box_m, weights })))
     }
 
     fn mesh(&mut self, kind: EstimatorKind) -> Result<Part> {
@@ -299,13 +298,9 @@ impl Loader<'_> {
             topology.vertex_count
         );
         let net = self.network(&file, role, |_| None, |vb| Ok(I2l::load(sizes, shape, &vb)?))?;
-        let regressor = if shape.params.is_some() && topology.skeleton.names.len() == shape.joints {
-            Some(regressor_matrix(&topology.joint_regressor, shape.vertices, &self.device)?)
-        } else {
-            None
-        };
+        let with_params = shape.params.is_some() && topology.skeleton.names.len() == shape.joints;
         let skeleton = Arc::new(topology.skeleton.clone());
-        let estimator = MeshStage { net, topology, skeleton, regressor, device: self.device.clone(), weights };
+        let estimator = MeshStage { net, topology, skeleton, with_params, device: self.device.clone(), weights };
         Ok(Part::Estimator { kind, estimator: Box::new(estimator), body })
     }
 
@@ -348,7 +343,7 @@ impl Loader<'_> {
         let set = JointSet::of_count(joints)?;
         let net = self.network(&file, role, |_| None, |vb| Ok(PoseNet3d::load(sizes, joints, &vb)?))?;
         let skeleton = Arc::new(set.skeleton());
-        let estimator = Box::new(SkeletonStage { net, set, skeleton, device: self.device.clone(), weights });
+        let estimator = Box::new(SkeletonStage { net, set, skeleton, weights });
         Ok(Part::Estimator { kind: EstimatorKind::Skeleton, estimator, body: None })
     }
 }
@@ -357,14 +352,10 @@ impl Loader<'_> {
 const MAX_BATCH: usize = 8;
 
 /// Runs `one` on batches of at most [`MAX_BATCH`] patches.
-fn in_batches<T>(
-    patches: &[RgbImage],
-    device: &Device,
-    mut one: impl FnMut(&Tensor) -> Result<Vec<T>>,
-) -> Result<Vec<T>> {
+fn in_batches<T>(patches: &[RgbImage], mut one: impl FnMut(&[RgbImage]) -> Result<Vec<T>>) -> Result<Vec<T>> {
     let mut all = Vec::with_capacity(patches.len());
     for batch in patches.chunks(MAX_BATCH) {
-        all.extend(one(&patches_tensor(batch, device)?)?);
+        all.extend(one(batch)?);
     }
     Ok(all)
 }
@@ -404,7 +395,6 @@ struct RootStage {
     net: RootNet,
     /// Width and height of the box around a person in the world.
     real_box_m: [f32; 2],
-    device: Device,
     weights: Weights,
 }
 
@@ -414,7 +404,7 @@ impl RootEstimator for RootStage {
     }
 
     fn estimate(&mut self, patches: &[RgbImage], crops: &[Crop], camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
-        let roots = in_batches(patches, &self.device, |batch| Ok(self.net.forward(batch)?.roots()?))?;
+        let roots = in_batches(patches, |batch| Ok(self.net.forward(batch)?.roots()?))?;
         Ok(self.place(&roots, crops, camera))
     }
 
@@ -452,8 +442,8 @@ struct MeshStage {
     topology: Arc<Topology>,
     /// The topology's, shared with every result.
     skeleton: Arc<Skeleton>,
-    /// `[J, V]`, for the parameter stage.
-    regressor: Option<Tensor>,
+    /// The network has a second stage, which reads the joints of this topology.
+    with_params: bool,
     device: Device,
     weights: Weights,
 }
@@ -476,7 +466,7 @@ impl LixelEstimator for MeshStage {
     }
 
     fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
-        in_batches(patches, &self.device, |batch| self.estimates(&self.net.forward(batch)?, landmarks))
+        in_batches(patches, |batch| self.estimates(&self.net.forward(batch)?, landmarks))
     }
 
     #[cfg(feature = "cudnn")]
@@ -507,16 +497,15 @@ impl MeshStage {
         let vertices = lixel::points(&output.vertices.coords)?;
         let vertex_spread = lixel::points(&output.vertices.spread)?;
         let joint_spread = lixel::points(&output.joints.spread)?;
-        let mut params = match &self.regressor {
-            Some(regressor) => self.net.params(&output.vertices, regressor)?.unwrap_or_default().into_iter(),
-            None => Vec::new().into_iter(),
-        };
+        let joints = vertices.iter().map(|vertices| self.topology.joints(vertices).context("the mesh has no joints"));
+        let joints: Vec<Vec<Vec3>> = joints.collect::<Result<_>>()?;
+        let mut params = self.params(&joints)?.into_iter();
         let mut estimates = Vec::with_capacity(vertices.len());
-        for (at, (vertices_lixel, vertex_spread_lixel)) in vertices.into_iter().zip(vertex_spread).enumerate() {
-            let joints_lixel = self.topology.joints(&vertices_lixel).context("the mesh has no joints")?;
+        let people = vertices.into_iter().zip(vertex_spread).zip(joints).enumerate();
+        for (at, ((vertices_lixel, vertex_spread_lixel), joints_lixel)) in people {
             // A skeleton of another size than the network's joints has no heatmaps of its own.
             let joint_spread_lixel =
-                if joint_spread[at].len() == joints_lixel.len() { joint_spread[at].clone() } else { Vec::new() };
+                if joint_spread[at].len() == joints_lixel.len() { joint_spread[at].to_vec() } else { Vec::new() };
             estimates.push(LixelEstimate {
                 joints_lixel,
                 joint_spread_lixel,
@@ -528,13 +517,22 @@ impl MeshStage {
         }
         Ok(estimates)
     }
+
+    /// Pose and shape of each person from the joints of their meshes, where the network tells them.
+    fn params(&self, joints: &[Vec<Vec3>]) -> Result<Vec<BodyParams>> {
+        if !self.with_params || joints.is_empty() {
+            return Ok(Vec::new());
+        }
+        let numbers: Vec<f32> = joints.iter().flatten().flat_map(Vec3::to_array).collect();
+        let joints = Tensor::from_vec(numbers, (joints.len(), joints[0].len(), 3), &self.device)?;
+        Ok(self.net.params_of_joints(&joints)?.unwrap_or_default())
+    }
 }
 
 struct SkeletonStage {
     net: PoseNet3d,
     set: &'static JointSet,
     skeleton: Arc<Skeleton>,
-    device: Device,
     weights: Weights,
 }
 
@@ -556,7 +554,7 @@ impl LixelEstimator for SkeletonStage {
     }
 
     fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
-        in_batches(patches, &self.device, |batch| {
+        in_batches(patches, |batch| {
             let joints = self.net.forward_flip_averaged(batch, self.set)?;
             let coords = lixel::points(&joints.coords)?;
             let spread = lixel::points(&joints.spread)?;
@@ -564,8 +562,8 @@ impl LixelEstimator for SkeletonStage {
             for (at, (joints_lixel, joint_spread_lixel)) in coords.into_iter().zip(spread).enumerate() {
                 let heatmaps = chosen(landmarks, at, None, &joints)?;
                 estimates.push(LixelEstimate {
-                    joints_lixel,
-                    joint_spread_lixel,
+                    joints_lixel: joints_lixel.to_vec(),
+                    joint_spread_lixel: joint_spread_lixel.to_vec(),
                     heatmaps,
                     ..LixelEstimate::default()
                 });

@@ -1,6 +1,6 @@
 //! One frame through all stages, on the caller's thread: `detect -> crop -> root_depth -> lixel -> camera_mesh`.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,6 +15,7 @@ use crate::capture::{Frame, SourceKind};
 use crate::crop::Crop;
 use crate::detect::track::{TrackedPerson, Tracker, TrackerConfig};
 use crate::detect::{Detector, PersonBox};
+use crate::memory::Buffer;
 use crate::models::Weights;
 use crate::result::{
     BodyParams, EstimatorKind, FrameResult, Heatmaps, Landmark, MeshSource, Person, PersonMesh, RootSource, Skeleton,
@@ -34,12 +35,23 @@ pub struct Patches<'a> {
     /// One for each person, of one size.
     pub crops: &'a [Crop],
     images: OnceCell<Vec<RgbImage>>,
+    used: Cell<Vec<RgbImage>>,
 }
 
 impl<'a> Patches<'a> {
     /// Not cut out yet.
     pub fn new(frame: &'a RgbImage, frame_id: u64, crops: &'a [Crop]) -> Self {
-        Self { frame, frame_id, crops, images: OnceCell::new() }
+        Self::onto(Vec::new(), frame, frame_id, crops)
+    }
+
+    /// The same; they will be cut out onto pictures that have been used before.
+    fn onto(used: Vec<RgbImage>, frame: &'a RgbImage, frame_id: u64, crops: &'a [Crop]) -> Self {
+        Self { frame, frame_id, crops, images: OnceCell::new(), used: Cell::new(used) }
+    }
+
+    /// The pictures, for the next frame.
+    fn into_used(self) -> Vec<RgbImage> {
+        self.images.into_inner().unwrap_or_else(|| self.used.into_inner())
     }
 
     /// A number that no frame has had.
@@ -50,7 +62,14 @@ impl<'a> Patches<'a> {
 
     /// Cut out.
     pub fn images(&self) -> &[RgbImage] {
-        self.images.get_or_init(|| self.crops.iter().map(|crop| crop.patch(self.frame)).collect())
+        self.images.get_or_init(|| {
+            let mut images = self.used.take();
+            images.resize_with(self.crops.len(), RgbImage::default);
+            for (image, crop) in images.iter_mut().zip(self.crops) {
+                crop.cut(self.frame, image);
+            }
+            images
+        })
     }
 }
 
@@ -123,9 +142,9 @@ pub struct LixelEstimate {
     /// Standard deviation of each joint's three heatmaps.
     pub joint_spread_lixel: Vec<Vec3>,
     /// One a vertex; empty for a skeleton.
-    pub vertices_lixel: Vec<Vec3>,
+    pub vertices_lixel: Buffer<Vec3>,
     /// Standard deviation of each vertex' three heatmaps.
-    pub vertex_spread_lixel: Vec<Vec3>,
+    pub vertex_spread_lixel: Buffer<Vec3>,
     /// The second stage.
     pub params: Option<BodyParams>,
     /// As asked.
@@ -168,6 +187,8 @@ pub struct Stages {
     tracker: Tracker,
     frames_until_detection: u32,
     boxes: Vec<TrackedBox>,
+    /// The last frame's patches, and those of a RootNet that reads another size; the next ones are cut out onto them.
+    used_patches: [Vec<RgbImage>; 2],
 }
 
 impl Stages {
@@ -185,6 +206,7 @@ impl Stages {
             frame_size: None,
             frames_until_detection: 0,
             boxes: Vec::new(),
+            used_patches: Default::default(),
         }
     }
 
@@ -335,7 +357,8 @@ impl Stages {
             return Ok(());
         }
         let frame = Arc::clone(&result.frame);
-        let patches = Patches::new(&frame.rgb, Patches::next_frame_id(), &crops);
+        let [used, used_for_root] = &mut self.used_patches;
+        let patches = Patches::onto(std::mem::take(used), &frame.rgb, Patches::next_frame_id(), &crops);
         if !estimator.cuts_patches() {
             patches.images();
         }
@@ -344,7 +367,7 @@ impl Stages {
         // root depth
         let started = Instant::now();
         let (roots, root_source) = if let Some(root) = &mut self.root {
-            let roots = root_in_crops(&mut **root, &patches, &result.intrinsics)?;
+            let roots = root_in_crops(&mut **root, &patches, used_for_root, &result.intrinsics)?;
             (roots, RootSource::RootNet)
         } else {
             let side_m = box_m(self.settings.estimator);
@@ -359,6 +382,7 @@ impl Stages {
         // lixel
         let started = Instant::now();
         let estimates = estimator.estimate_crops(&patches, &self.landmarks).context("the lixel network failed")?;
+        *used = patches.into_used();
         result.timing.add(Stage::Lixel, started.elapsed());
 
         // camera mesh
@@ -393,7 +417,7 @@ impl Stages {
         let to_camera = |lixels: &[Vec3]| volume.camera_from_lixels(lixels, root.depth_m, &result.intrinsics);
         let root_camera_m =
             result.intrinsics.camera_from_frame(crop.frame_from_crop.transform_point2(root.crop_px), root.depth_m);
-        let mut joints_camera_m = to_camera(&estimate.joints_lixel);
+        let mut joints_camera_m = to_camera(&estimate.joints_lixel).to_vec();
         let mesh = if estimate.vertices_lixel.is_empty() {
             None
         } else {
@@ -434,13 +458,21 @@ impl Stages {
 }
 
 /// RootNet on the patches of the lixel network, or on its own where it reads another size; in pixels of the former.
-fn root_in_crops(root: &mut dyn RootEstimator, patches: &Patches<'_>, camera: &Intrinsics) -> Result<Vec<RootInCrop>> {
+fn root_in_crops(
+    root: &mut dyn RootEstimator,
+    patches: &Patches<'_>,
+    used: &mut Vec<RgbImage>,
+    camera: &Intrinsics,
+) -> Result<Vec<RootInCrop>> {
     let (size, crops) = (root.input_size(), patches.crops);
     let roots = if crops.iter().all(|crop| crop.size == size) {
         root.estimate_crops(patches, camera)
     } else {
         let own: Vec<_> = crops.iter().map(|crop| Crop::new(crop.rect, size)).collect();
-        root.estimate_crops(&Patches::new(patches.frame, patches.frame_id, &own), camera)
+        let own = Patches::onto(std::mem::take(used), patches.frame, patches.frame_id, &own);
+        let roots = root.estimate_crops(&own, camera);
+        *used = own.into_used();
+        roots
     };
     let mut roots = roots.context("RootNet failed")?;
     for (root, crop) in roots.iter_mut().zip(crops) {

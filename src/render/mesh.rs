@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn faces_with_unusable_corners_are_left_out() {
-        let vertices_camera_m = vec![Vec3::ZERO, Vec3::X, Vec3::NAN, Vec3::splat(1e30)];
+        let vertices_camera_m = vec![Vec3::ZERO, Vec3::X, Vec3::NAN, Vec3::splat(1e30)].into();
         let mesh = PersonMesh { vertices_camera_m, ..PersonMesh::default() };
         assert!(corners(&mesh, &[0, 1, 0]).is_some());
         for face in [[0, 1, 2], [3, 0, 1], [0, 1, 4], [0, u32::MAX, 1]] {

@@ -319,14 +319,15 @@ mod tests {
         let ours = network.forward(&Pass { params, is_training: false }, &patches)?;
         for (ours, expected) in [(&ours.joints, &expected.joints), (&ours.vertices, &expected.vertices)] {
             // Some forty layers with a relative error of 1e-6 each, on coordinates up to 15.
-            let coords = deviation(&ours.coords, &expected.coords)?;
+            let coords = deviation(&ours.coords, &expected.coords.to_tensor()?)?;
             assert!(coords < 2e-3, "{coords} lixels");
             let heatmaps = softmax(&Tensor::stack(&ours.logits()?, 2)?)?;
-            let heatmaps = deviation(&heatmaps, &expected.heatmaps)?;
+            let heatmaps = deviation(&heatmaps, &expected.heatmaps.to_tensor()?)?;
             assert!(heatmaps < 1e-3, "{heatmaps}");
         }
         // They are not the same for everybody, so the comparison says something.
-        let [first, second] = [0, 1].map(|i| expected.vertices.coords.get(i));
+        let vertices = expected.vertices.coords.to_tensor()?;
+        let [first, second] = [0, 1].map(|i| vertices.get(i));
         assert!(deviation(&first?, &second?)? > 0.1);
         Ok(())
     }

@@ -21,7 +21,6 @@ use crate::body::Family;
 use crate::models::{NetConfig, Role};
 use crate::nets::NetSizes;
 use crate::nets::i2l::{I2l, I2lShape, ParamShape, WIDTHS_AT};
-use crate::nets::input::patches_tensor;
 use crate::nets::param::{joints_from_mesh, regressor_matrix};
 use crate::nets::weights::{LoadOptions, WeightFile, load};
 use crate::synth::Kind;
@@ -143,8 +142,8 @@ impl Task for ParamTask {
     fn block(&self, number: u64) -> Result<Vec<ParamSample>> {
         let views = self.viewer.block(number)?;
         let patches: Vec<_> = views.iter().map(|view| view.patch.clone()).collect();
-        let mesh = self.first.forward(&patches_tensor(&patches, &Device::Cpu)?)?.vertices;
-        let joints = joints_from_mesh(&self.regressor, &mesh.coords)?.to_vec3::<f32>()?;
+        let mesh = self.first.forward(&patches[..])?.vertices;
+        let joints = joints_from_mesh(&self.regressor, &mesh.coords.to_tensor()?)?.to_vec3::<f32>()?;
         let mut random = Random::fork(number, 0x706F_7365);
         let (mut samples, bins) = (Vec::new(), self.first.sizes().heatmap() as f32);
         for (view, joints) in views.into_iter().zip(joints) {

@@ -87,7 +87,7 @@ mod tests {
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
         let joints = joint_count(&sizes, |name| tensors.get(name).map(|t| t.dims().to_vec()))?;
         let inference = Inference::load(sizes, joints, &VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))?;
-        let expected = inference.forward(&patches)?.coords;
+        let expected = inference.forward(&patches)?.coords.to_tensor()?;
         let ours = network.forward(&Pass { params, is_training: false }, &patches)?;
         // Some twenty-five layers with a relative error of 1e-6 each, on coordinates up to 15.
         let off = (ours - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;

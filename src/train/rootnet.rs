@@ -95,7 +95,8 @@ mod tests {
         let ours = network.forward(&Pass { params, is_training: false }, &patches)?;
         let deviation = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
         // Some twenty-five layers with a relative error of 1e-6 each, on numbers up to 15 and about 1.
-        let (coords, gamma) = (deviation(&ours.coords, &expected.coords)?, deviation(&ours.gamma, &expected.gamma)?);
+        let (coords, gamma) =
+            (deviation(&ours.coords, &expected.coords.to_tensor()?)?, deviation(&ours.gamma, &expected.gamma)?);
         assert!(coords < 2e-3 && gamma < 2e-4, "{coords} bins, {gamma}");
         Ok(())
     }

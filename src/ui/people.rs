@@ -146,7 +146,7 @@ fn details(ui: &mut Ui, person: &Person) {
         ("distance", format!("{:.3} m", root.length())),
         ("box x, y, w, h", format!("{:.0} {:.0} {:.0} {:.0} px", rect.x, rect.y, rect.w, rect.h)),
     ];
-    let spread = person.mesh.as_ref().map_or(&person.joint_spread_lixel, |mesh| &mesh.spread_lixel);
+    let spread = person.mesh.as_ref().map_or(&person.joint_spread_lixel[..], |mesh| &mesh.spread_lixel);
     egui::Grid::new("details").num_columns(2).spacing([14.0, 3.0]).show(ui, |ui| {
         for (what, value) in rows {
             ui.label(theme::hint(what));

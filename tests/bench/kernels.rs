@@ -8,7 +8,13 @@
 //!
 //! Each line: the least and the median time; on Linux the time on a processor, all threads together, which tells more
 //! than the clock on a machine that has other things to do; GFLOP/s at the least time and its share of the machine's
-//! measured peak. The operations are those of the plain algorithm, so Winograd's layers may pass 100 %.
+//! measured peak, or for what moves memory and computes little ([`seams`]) the GB/s of what it must read and write. The
+//! operations are those of the plain algorithm, so Winograd's layers may pass 100 %.
+//!
+//! The clock is not criterion's or divan's: they time one way after the other, so that what the machine does meanwhile
+//! lands on one of them; here the ways take turns, and their ratio can be trusted where their times cannot.
+
+mod seams;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -22,6 +28,15 @@ use lixelscope::nets::resnet::{Depth, Stages, Stem};
 /// One of several ways to do the same.
 type Way<'a> = (&'a str, &'a mut dyn FnMut() -> Result<()>);
 
+/// What a way has to do.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Operations of the plain algorithm, 10^9.
+    Gflop(f64),
+    /// What must be read and written at least.
+    Bytes(usize),
+}
+
 struct Bench {
     wanted: Option<String>,
     peak: f64,
@@ -29,7 +44,7 @@ struct Bench {
 
 impl Bench {
     /// Runs all `ways` in turn, so that noise meets all alike, for a second or so.
-    fn compare(&self, name: &str, gflop: f64, ways: &mut [Way]) -> Result<()> {
+    fn compare(&self, name: &str, work: Work, ways: &mut [Way]) -> Result<()> {
         let is_wanted =
             |way: &Way| self.wanted.as_ref().is_none_or(|wanted| format!("{name} {}", way.0).contains(wanted));
         let mut ways: Vec<_> = ways.iter_mut().filter(|way| is_wanted(way)).collect();
@@ -53,13 +68,17 @@ impl Bench {
         for (((way, _), times), on_cpu) in ways.iter().zip(&mut times).zip(on_cpu) {
             times.sort_by(f64::total_cmp);
             let (least, median) = (times[0], times[times.len() / 2]);
-            let rate = gflop / least;
+            let rate = match work {
+                Work::Gflop(gflop) => {
+                    format!("{:7.1} GFLOP/s  {:4.0} %", gflop / least, gflop / least / self.peak * 100.0)
+                }
+                Work::Bytes(bytes) => format!("{:7.2} GB/s", bytes as f64 / least / 1e9),
+            };
             println!(
-                "{name:<34} {way:<9} {:9.3} ms  median {:9.3}  cpu {:9.3}  {rate:7.1} GFLOP/s  {:4.0} %",
+                "{name:<34} {way:<9} {:9.3} ms  median {:9.3}  cpu {:9.3}  {rate}",
                 least * 1e3,
                 median * 1e3,
                 on_cpu / times.len() as f64 * 1e3,
-                rate / self.peak * 100.0
             );
         }
         Ok(())
@@ -143,7 +162,7 @@ fn layer(bench: &Bench, input: usize, output: usize, kernel: usize, stride: usiz
     if let Some(run) = &mut run_winograd {
         ways.push(("Winograd", run));
     }
-    bench.compare(&name, gflop, &mut ways)
+    bench.compare(&name, Work::Gflop(gflop), &mut ways)
 }
 
 fn deconv(bench: &Bench, input: usize, side: usize) -> Result<()> {
@@ -162,7 +181,7 @@ fn deconv(bench: &Bench, input: usize, side: usize) -> Result<()> {
         Ok(())
     };
     let name = format!("deconv {input} -> 256, {side}x{side}");
-    bench.compare(&name, gflop, &mut [("direct", &mut run_direct), ("Winograd", &mut run_winograd)])
+    bench.compare(&name, Work::Gflop(gflop), &mut [("direct", &mut run_direct), ("Winograd", &mut run_winograd)])
 }
 
 /// A network or a part of one, both ways.
@@ -171,11 +190,11 @@ fn network<T>(
     name: &str,
     gflop: f64,
     [fast, plain]: &[T; 2],
-    run: impl Fn(&T) -> Result<Features>,
+    run: impl Fn(&T) -> Result<()>,
 ) -> Result<()> {
-    let mut run_fast = || run(fast).map(drop);
-    let mut run_plain = || run(plain).map(drop);
-    bench.compare(name, gflop, &mut [("fast", &mut run_fast), ("plain", &mut run_plain)])
+    let mut run_fast = || run(fast);
+    let mut run_plain = || run(plain);
+    bench.compare(name, Work::Gflop(gflop), &mut [("fast", &mut run_fast), ("plain", &mut run_plain)])
 }
 
 fn main() -> Result<()> {
@@ -204,14 +223,14 @@ fn main() -> Result<()> {
         let gflop = 2.0 * 4.087 * (batch * height * width) as f64 / (224.0 * 224.0);
         let x = random([batch, 3, height, width])?;
         let name = format!("resnet50 {batch}x{height}x{width}");
-        network(&bench, &name, gflop, &resnet, |(stem, stages)| stages.run(&stem.run(&x)?))?;
+        network(&bench, &name, gflop, &resnet, |(stem, stages)| stages.run(&stem.run(&x)?).map(drop))?;
     }
 
     let stack = load_both(|vb| DeconvStack::load([2048, 256], 8, vb))?;
     for batch in [1, 4] {
         let gflop = 2.0 * (batch * (2048 * 64 + 256 * 256 + 256 * 1024) * 256 * 16) as f64 / 1e9;
         let x = Features::new(&random([batch, 2048, 8, 8])?)?;
-        network(&bench, &format!("deconv stack x{batch}"), gflop, &stack, |stack| stack.run(&x))?;
+        network(&bench, &format!("deconv stack x{batch}"), gflop, &stack, |stack| stack.run(&x).map(drop))?;
     }
 
     let conv = |shape: ConvShape| load_both(|vb| Conv2d::load(shape, true, None, Activation::Relu, vb));
@@ -220,7 +239,9 @@ fn main() -> Result<()> {
     for (batch, height, width) in maps {
         let gflop = 2.0 * (256 * 256 * 9 * batch * height * width) as f64 / 1e9;
         let x = Features::new(&random([batch, 256, height, width])?)?;
-        network(&bench, &format!("fpn 256 -> 256, {batch}x{height}x{width}"), gflop, &fpn, |fpn| fpn.run(&x, None))?;
+        network(&bench, &format!("fpn 256 -> 256, {batch}x{height}x{width}"), gflop, &fpn, |fpn| {
+            fpn.run(&x, None).map(drop)
+        })?;
     }
 
     for (input, output, length) in [(256, 6890, 64), (2048, 16_384, 1)] {
@@ -228,7 +249,7 @@ fn main() -> Result<()> {
         let x = random([1, 1, input, length])?.squeeze(0)?;
         let gflop = 2.0 * (input * output * length) as f64 / 1e9;
         let name = format!("head {input} -> {output}, {length}");
-        network(&bench, &name, gflop, &head, |head| Ok(Features::Plain(head.forward(&x)?)))?;
+        network(&bench, &name, gflop, &head, |head| head.forward(&x).map(drop))?;
     }
 
     let linear = load_both(|vb| Linear::load(12_544, 1024, Activation::Relu, vb))?;
@@ -236,7 +257,7 @@ fn main() -> Result<()> {
         let x = random([1, 1, count, 12_544])?.flatten_to(2)?;
         let gflop = 2.0 * (count * 12_544 * 1024) as f64 / 1e9;
         let name = format!("box head {count} x 12544 -> 1024");
-        network(&bench, &name, gflop, &linear, |linear| Ok(Features::Plain(linear.forward(&x)?)))?;
+        network(&bench, &name, gflop, &linear, |linear| linear.forward(&x).map(drop))?;
     }
-    Ok(())
+    seams::run(&bench)
 }

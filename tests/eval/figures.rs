@@ -33,7 +33,7 @@ fn found(real: &TruePerson, id: usize, score: f32) -> Option<Person> {
         root_source: RootSource::RootNet,
         joints_camera_m: real.joints_camera_m.clone(),
         joint_spread_lixel: Vec::new(),
-        mesh: Some(PersonMesh { vertices_camera_m: real.vertices_camera_m.clone(), ..PersonMesh::default() }),
+        mesh: Some(PersonMesh { vertices_camera_m: real.vertices_camera_m[..].into(), ..PersonMesh::default() }),
         heatmaps: Vec::new(),
     })
 }
@@ -295,7 +295,7 @@ fn true_boxes_and_true_roots_leave_the_mesh_networks_errors_alone() {
             let place = |points: &[Vec3]| lixels(points, &crop, root_depth_m, &truth.intrinsics);
             answers.lock().unwrap().push_back(LixelEstimate {
                 joints_lixel: place(&person.joints_camera_m),
-                vertices_lixel: place(&person.vertices_camera_m),
+                vertices_lixel: place(&person.vertices_camera_m).into(),
                 ..LixelEstimate::default()
             });
             if !truth.is_hardly_visible(person) {

@@ -15,6 +15,7 @@ use lixelscope::crop::Crop;
 use lixelscope::nets::cuda::PatchSource;
 use lixelscope::nets::i2l::{I2l, I2lShape};
 use lixelscope::nets::input::patches_tensor;
+use lixelscope::nets::layers::Values;
 use lixelscope::nets::maskrcnn::{Config, MaskRcnn, Query};
 use lixelscope::nets::posenet3d::{self, PoseNet3d};
 use lixelscope::nets::rootnet::RootNet;
@@ -62,8 +63,8 @@ fn patches(count: usize, device: &Device) -> Result<Tensor> {
 }
 
 /// Mean and greatest distance of points `[B, N, 3]`, in bins.
-fn distances(a: &Tensor, b: &Tensor) -> Result<[f32; 2]> {
-    let (a, b) = (a.to_device(&Device::Cpu)?, b.to_device(&Device::Cpu)?);
+fn distances(a: &Values, b: &Values) -> Result<[f32; 2]> {
+    let (a, b) = (a.to_tensor()?.to_device(&Device::Cpu)?, b.to_tensor()?.to_device(&Device::Cpu)?);
     ensure!(a.dims() == b.dims(), "{:?} and {:?}", a.shape(), b.shape());
     let apart = (a - b)?.sqr()?.sum(2)?.sqrt()?;
     Ok([apart.mean_all()?.to_scalar()?, apart.max_all()?.to_scalar()?])

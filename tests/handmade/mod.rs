@@ -190,7 +190,7 @@ fn person(id: u32, (root, yaw): (Vec3, f32), camera: &Intrinsics, landmarks: &[L
         mesh: Some(PersonMesh {
             vertices_lixel: vertices.iter().map(|v| lixel(*v)).collect(),
             spread_lixel: vertices.iter().map(|v| spread(*v)).collect(),
-            vertices_camera_m: vertices.clone(),
+            vertices_camera_m: vertices[..].into(),
             params: None,
         }),
         heatmaps: heatmaps.collect(),

@@ -45,8 +45,8 @@ fn assert_batch_is_people<const N: usize>(answers: impl Fn(&Tensor) -> Result<[T
     Ok(())
 }
 
-fn told(lixels: Lixels) -> [Tensor; 2] {
-    [lixels.coords, lixels.spread]
+fn told(lixels: &Lixels) -> Result<[Tensor; 2]> {
+    Ok([lixels.coords.to_tensor()?, lixels.spread.to_tensor()?])
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn people_of_a_batch_do_not_mix() -> Result<()> {
         let params = network.params(&output.vertices, &regressor)?.expect("the weights have a second stage");
         let shapes: Vec<f32> = params.iter().flat_map(|p| p.shape.clone()).collect();
         let shapes = Tensor::from_vec(shapes, (params.len(), 10), &Device::Cpu)?;
-        let ([a, b], [c, d]) = (told(output.vertices), told(output.joints));
+        let ([a, b], [c, d]) = (told(&output.vertices)?, told(&output.joints)?);
         Ok([a, b, c, d, shapes])
     })?;
     assert!(network.forward(&patches()?.narrow(2, 0, 32)?).is_err(), "patches of another size are refused");
@@ -69,13 +69,13 @@ fn people_of_a_batch_do_not_mix() -> Result<()> {
     let network = RootNet::load(sizes, &weights(|vb| RootNet::load(sizes, vb).map(drop))?)?;
     assert_batch_is_people(|patches| {
         let output = network.forward(patches)?;
-        Ok([output.coords, output.gamma])
+        Ok([output.coords.to_tensor()?, output.gamma])
     })?;
 
     let joints = models::SKELETON_JOINTS;
     let network = PoseNet3d::load(sizes, joints, &weights(|vb| PoseNet3d::load(sizes, joints, vb).map(drop))?)?;
-    assert_batch_is_people(|patches| Ok(told(network.forward(patches)?)))?;
-    assert_batch_is_people(|patches| Ok(told(network.forward_flip_averaged(patches, &MUCO)?)))
+    assert_batch_is_people(|patches| told(&network.forward(patches)?))?;
+    assert_batch_is_people(|patches| told(&network.forward_flip_averaged(patches, &MUCO)?))
 }
 
 #[test]

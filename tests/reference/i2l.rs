@@ -42,7 +42,7 @@ fn run(case: &Path, kind: &str) -> Result<Report> {
 
     let mut report = Report::default();
     let features = &output.features;
-    let gaussians = gaussian_volume(&output.joints.coords, bins, SIGMA)?;
+    let gaussians = gaussian_volume(&output.joints.coords.to_tensor()?, bins, SIGMA)?;
     for (name, tensor, steps) in [
         ("early_feature_sample", &features.early.to_tensor()?, &[8, 8, 8][..]),
         ("pose_feature_sample", &features.pose.to_tensor()?, &[16, 1, 1]),
@@ -53,15 +53,15 @@ fn run(case: &Path, kind: &str) -> Result<Report> {
         expected.compare(&mut report, name, &sample(tensor, steps)?, Tolerance::FEATURE)?;
     }
     for (i, axis) in ["x", "y", "z"].into_iter().enumerate() {
-        let heatmaps = output.joints.heatmaps.narrow(2, i, 1)?.squeeze(2)?;
+        let heatmaps = output.joints.heatmaps.to_tensor()?.narrow(2, i, 1)?.squeeze(2)?;
         expected.compare(&mut report, &format!("joint_heatmap_{axis}"), &heatmaps, Tolerance::FEATURE)?;
     }
-    expected.compare(&mut report, "joint_coord", &output.joints.coords, Tolerance::BINS)?;
-    expected.compare(&mut report, "mesh_coord", &output.vertices.coords, Tolerance::BINS)?;
+    expected.compare(&mut report, "joint_coord", &output.joints.coords.to_tensor()?, Tolerance::BINS)?;
+    expected.compare(&mut report, "mesh_coord", &output.vertices.coords.to_tensor()?, Tolerance::BINS)?;
     vertex_heatmaps(&mut expected, &mut report, &output.vertices)?;
 
     let regressor = support::joint_regressor(shape.joints, shape.vertices, &device)?;
-    let from_mesh = joints_from_mesh(&regressor, &output.vertices.coords)?;
+    let from_mesh = joints_from_mesh(&regressor, &output.vertices.coords.to_tensor()?)?;
     expected.compare(&mut report, "joint_coord_from_mesh", &from_mesh, Tolerance::BINS)?;
     params(&mut expected, &mut report, &network, &output.vertices, &regressor)?;
     spreads(&mut report, &output.vertices)?;
@@ -119,12 +119,12 @@ fn params(
 /// The references do not know the spread; it is held against its definition, in f64.
 fn spreads(report: &mut Report, vertices: &Lixels) -> Result<()> {
     let bins = vertices.bins();
-    let heatmaps = numbers(&vertices.heatmaps)?;
+    let heatmaps = numbers(&vertices.heatmaps.to_tensor()?)?;
     let plain = |heatmap: &[f64]| {
         let moment = |f: &dyn Fn(f64) -> f64| heatmap.iter().enumerate().map(|(i, p)| p * f(i as f64)).sum::<f64>();
         let mean = moment(&|i| i);
         moment(&|i| (i - mean) * (i - mean)).sqrt()
     };
     let wanted: Vec<f64> = heatmaps.chunks_exact(bins).map(plain).collect();
-    report.compare("spread", &numbers(&vertices.spread)?, &wanted, Tolerance::BINS)
+    report.compare("spread", &numbers(&vertices.spread.to_tensor()?)?, &wanted, Tolerance::BINS)
 }

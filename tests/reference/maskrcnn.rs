@@ -68,8 +68,8 @@ pub fn run(path: &Path) -> Result<Report> {
         expected.compare(&mut report, &name, &sample(map, steps)?, Tolerance::FEATURE)?;
         let output = &heads[level];
         let name = format!("objectness_{level}");
-        expected.compare(&mut report, &name, &output.objectness, Tolerance::FEATURE)?;
-        expected.compare(&mut report, &format!("deltas_{level}"), &output.deltas, Tolerance::FEATURE)?;
+        expected.compare(&mut report, &name, &output.objectness.to_tensor()?, Tolerance::FEATURE)?;
+        expected.compare(&mut report, &format!("deltas_{level}"), &output.deltas.to_tensor()?, Tolerance::FEATURE)?;
     }
     let expected_proposals = corners(&expected.tensor("proposals")?)?;
     compare_proposals(&mut report, &proposals, &expected_proposals);
@@ -86,15 +86,15 @@ pub fn run(path: &Path) -> Result<Report> {
     // The heads are given the expected proposals, so that each stage is judged alone.
     if let Some(tensor) = expected.get("roi_pool_sample") {
         let first = expected_proposals.get(..tensor.dim(0)?).context("more RoI features than proposals")?;
-        let regions = sample(&net.regions(&maps, 0, first, box_head::ROI_SIDE)?, &[32, 1, 1])?;
+        let regions = sample(&net.regions(&maps, 0, first, box_head::ROI_SIDE)?.to_tensor()?, &[32, 1, 1])?;
         let actual = crate::compare::numbers(&regions)?;
         report.compare("roi_pool_sample", &actual, &crate::compare::numbers(&tensor)?, Tolerance::FEATURE)?;
     }
     let count = expected.tensor("class_logits")?.dim(0)?;
     let first = expected_proposals.get(..count).context("more logits than proposals")?;
     let output = net.box_head.forward(&net.regions(&maps, 0, first, box_head::ROI_SIDE)?)?;
-    expected.compare(&mut report, "class_logits", &output.logits, Tolerance::FEATURE)?;
-    expected.compare(&mut report, "box_regression", &output.deltas, Tolerance::FEATURE)?;
+    expected.compare(&mut report, "class_logits", &output.logits.to_tensor()?, Tolerance::FEATURE)?;
+    expected.compare(&mut report, "box_regression", &output.deltas.to_tensor()?, Tolerance::FEATURE)?;
 
     let detections = net.detect(&image, Query::default())?;
     ensure!(detections.len() == found.len(), "{} boxes end to end, {} by stages", detections.len(), found.len());

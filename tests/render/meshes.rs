@@ -199,7 +199,7 @@ fn spread_is_read_from_dark_to_yellow() {
     let mut unsure = quad_person(0, [99.5, 79.5], [149.5, 129.5], 2.0);
     let mut renderer = renderer();
     let mut colour_at = |spread: f32| {
-        unsure.mesh.as_mut().unwrap().spread_lixel = vec![Vec3::new(spread, 0.0, 0.0); 4];
+        unsure.mesh.as_mut().unwrap().spread_lixel = vec![Vec3::new(spread, 0.0, 0.0); 4].into();
         let result = result(QUAD.to_vec(), vec![unsure.clone()]);
         let options = DrawOptions { colour: MeshColour::Spread, ..solid() };
         renderer.overlay(&result, &options).unwrap().get_pixel(120, 100).0

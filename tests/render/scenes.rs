@@ -56,7 +56,12 @@ pub fn person(id: u32, mesh: Option<PersonMesh>, joints_camera_m: Vec<Vec3>) -> 
 pub fn mesh(vertices_camera_m: Vec<Vec3>) -> PersonMesh {
     let spread_lixel = vec![Vec3::splat(0.5); vertices_camera_m.len()];
     let vertices_lixel = vec![Vec3::ZERO; vertices_camera_m.len()];
-    PersonMesh { vertices_camera_m, vertices_lixel, spread_lixel, params: None }
+    PersonMesh {
+        vertices_camera_m: vertices_camera_m.into(),
+        vertices_lixel: vertices_lixel.into(),
+        spread_lixel: spread_lixel.into(),
+        params: None,
+    }
 }
 
 pub fn result_on(rgb: RgbImage, intrinsics: Intrinsics, faces: Vec<[u32; 3]>, people: Vec<Person>) -> Arc<FrameResult> {

@@ -125,9 +125,9 @@ impl DeviceLixels {
     pub fn to_lixels(&self) -> Result<Lixels> {
         let [batch, points, bins] = self.shape;
         Ok(Lixels {
-            heatmaps: self.gpu.tensor(self.heatmaps.at(), (batch, points, 3, bins))?,
-            coords: self.gpu.tensor(self.coords.at(), (batch, points, 3))?,
-            spread: self.gpu.tensor(self.spread.at(), (batch, points, 3))?,
+            heatmaps: self.gpu.tensor(self.heatmaps.at(), (batch, points, 3, bins))?.into(),
+            coords: self.gpu.tensor(self.coords.at(), (batch, points, 3))?.into(),
+            spread: self.gpu.tensor(self.spread.at(), (batch, points, 3))?.into(),
         })
     }
 

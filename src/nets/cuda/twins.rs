@@ -11,7 +11,7 @@ use crate::crop::Crop;
 use crate::lixel::gaussian::SIGMA;
 use crate::lixel::{self, Lixels};
 use crate::nets::Precision;
-use crate::nets::layers::Features;
+use crate::nets::layers::{Features, Values};
 use crate::nets::maskrcnn::roi_align::RoiMaps;
 use crate::nets::maskrcnn::rpn::{self, LevelOutput};
 use crate::nets::maskrcnn::transform::{Batch, ImageSize};
@@ -133,7 +133,7 @@ fn frames_are_resized_as_on_the_processor() -> Result<()> {
     let scaling = Batch::scaling();
     kernels::resize(&host, host.upload(frame.as_raw()), [90, 50], batch.sizes[0].resized, y, dims, scaling)?;
     // Products and sums in another order, of numbers up to 3.
-    assert_close(&tensor(&host, y, dims)?, &batch.pixels, 2e-6, "resized");
+    assert_close(&tensor(&host, y, dims)?, &batch.pixels.to_tensor()?, 2e-6, "resized");
     Ok(())
 }
 
@@ -333,7 +333,7 @@ fn heatmaps_with_all_that_is_read_from_them() -> Result<()> {
     for bins in [64, 16, 13, 256] {
         let (batch, points) = (2, 21);
         let xyz = [1.0, 6.0, 80.0].map(|s| Tensor::randn(0_f32, s, (batch, points, bins), &Device::Cpu).unwrap());
-        let plain = Lixels::from_logits(&xyz)?;
+        let plain = Lixels::from_logits(&xyz.each_ref().map(Into::into))?;
         // [B, N, D] -> [3, N, B, D]
         let logits = Tensor::stack(&xyz, 0)?.transpose(1, 2)?;
         let rows = batch * points * 3;
@@ -345,11 +345,13 @@ fn heatmaps_with_all_that_is_read_from_them() -> Result<()> {
         };
         kernels::heatmaps(&host, host.upload(&floats(&logits)), out, [batch, points, bins])?;
         let read = |at, shape: &Tensor| Tensor::from_vec(host.read::<f32>(at), shape.shape(), &Device::Cpu);
-        assert_close(&read(out.probabilities, &plain.heatmaps)?, &plain.heatmaps, 1e-6, "probabilities");
+        let [heatmaps, coords, spread] = [&plain.heatmaps, &plain.coords, &plain.spread].map(Values::to_tensor);
+        let (heatmaps, coords, spread) = (heatmaps?, coords?, spread?);
+        assert_close(&read(out.probabilities, &heatmaps)?, &heatmaps, 1e-6, "probabilities");
         // Sums of up to 256 terms of up to 256, in another order.
-        assert_close(&read(out.coords, &plain.coords)?, &plain.coords, 5e-4, "soft-argmax");
-        assert_close(&read(out.spread, &plain.spread)?, &plain.spread, 5e-3, "spread");
-        let modes: Vec<u32> = lixel::mode(&plain.heatmaps)?.flatten_all()?.to_vec1()?;
+        assert_close(&read(out.coords, &coords)?, &coords, 5e-4, "soft-argmax");
+        assert_close(&read(out.spread, &spread)?, &spread, 5e-3, "spread");
+        let modes: Vec<u32> = lixel::mode(&heatmaps)?.flatten_all()?.to_vec1()?;
         assert_eq!(host.read::<u32>(out.mode), modes);
     }
     Ok(())
@@ -414,7 +416,7 @@ fn proposals_are_those_of_the_processor() -> Result<()> {
     let batch = 2;
     let size = ImageSize { original: [60, 90], resized: [60, 90] };
     let pixels = Tensor::zeros((batch, 3, PADDED[0], PADDED[1]), DType::F32, &Device::Cpu)?;
-    let frames = Batch { pixels, sizes: vec![size; batch] };
+    let frames = Batch { pixels: pixels.into(), sizes: vec![size; batch] };
     // In coarse steps: equal scores occur in plenty. The first case wants all anchors of the coarse levels, the last
     // one wants part of a crowd of equals.
     for (precision, steps, per_level, proposals) in
@@ -430,7 +432,7 @@ fn proposals_are_those_of_the_processor() -> Result<()> {
             let deltas = exact(&[batch, 12, h, w], 1.0);
             let (objectness_map, deltas_map) = (map(&host, &objectness)?, map(&host, &deltas)?);
             levels.push(RpnLevel { objectness: objectness_map, deltas: deltas_map, dims: dims(&objectness) });
-            outputs.push(LevelOutput { objectness, deltas });
+            outputs.push(LevelOutput { objectness: objectness.into(), deltas: deltas.into() });
         }
         let levels = <[RpnLevel; 5]>::try_from(levels).expect("five levels");
         let plan = ProposalPlan {

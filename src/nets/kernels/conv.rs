@@ -1,9 +1,10 @@
 //! Convolutions whose weights are packed when they are loaded.
 
 use super::Isa;
-use super::map::{Buffer, Map, for_each_part, pad};
+use super::map::{Map, for_each_part, pad};
 use super::simd::LANES;
 use super::tile::{Product, Steps, pack_weights};
+use crate::memory::Buffer;
 
 /// What happens to the sums of a convolution on their way to memory.
 #[derive(Clone, Copy, Default)]

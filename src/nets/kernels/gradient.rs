@@ -11,10 +11,11 @@
 use rayon::prelude::*;
 
 use super::conv::output_side;
-use super::map::{Buffer, Map, for_each_part, pad};
+use super::map::{Map, for_each_part, pad};
 use super::simd::LANES;
 use super::tile::{Product, Steps, pack_groups, pack_weights};
 use super::{Finish, Isa, PackedConv, PackedDeconv, Winograd, WinogradDeconv};
+use crate::memory::Buffer;
 
 /// Outputs from which Winograd's transform of the weights, done anew at every step, pays.
 const WORTH_TRANSFORMING: usize = 1024;

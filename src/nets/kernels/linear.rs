@@ -2,9 +2,9 @@
 
 use super::Isa;
 use super::conv::pack_bias;
-use super::map::Buffer;
 use super::simd::LANES;
 use super::tile::{Product, Steps, pack_weights};
+use crate::memory::Buffer;
 
 /// Products of a pass: so many that the inputs of the pixels of one work item stay in the second cache while all
 /// outputs are summed.
@@ -50,11 +50,11 @@ impl PackedLinear {
     }
 
     /// `x` holds `count` rows; so does what comes out.
-    pub fn run(&self, count: usize, x: &[f32], relu: bool) -> Vec<f32> {
+    pub fn run(&self, count: usize, x: &[f32], relu: bool) -> Buffer {
         assert_eq!(x.len(), count * self.input, "{count} rows of {}", self.input);
         let blocks = self.output.div_ceil(LANES);
         let row = blocks * LANES;
-        let mut out = vec![0.0; count * row];
+        let mut out = Buffer::take(count * row);
         for (first, products) in passes(self.input) {
             let depth = if products.is_multiple_of(STEP) { STEP } else { 1 };
             let last = first + products == self.input;
@@ -80,7 +80,7 @@ impl PackedLinear {
 }
 
 /// The first `kept` numbers of each row, moved together where they are.
-pub(super) fn without_padding(mut rows: Vec<f32>, row: usize, kept: usize) -> Vec<f32> {
+pub(super) fn without_padding(mut rows: Buffer, row: usize, kept: usize) -> Buffer {
     if row != kept {
         let count = rows.len() / row;
         (1..count).for_each(|i| rows.copy_within(i * row..i * row + kept, i * kept));

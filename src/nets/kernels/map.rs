@@ -1,96 +1,9 @@
-//! Activations in the layout that the kernels like, and the memory that they live in.
-
-use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! Activations in the layout that the kernels like.
 
 use rayon::prelude::*;
 
 use super::simd::LANES;
-
-/// Buffers that have been used and will be used again.
-static FREE: Mutex<Free> = Mutex::new(Free(Vec::new()));
-
-/// One cache line, so that buffers begin at one.
-#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([f32; LANES]);
-
-/// Floats on a cache-line boundary.
-pub struct Buffer {
-    lines: Vec<Line>,
-    len: usize,
-    reused: bool,
-}
-
-impl Buffer {
-    /// `len` zeros in memory of their own, for what stays.
-    pub fn owned(len: usize) -> Self {
-        Self { lines: vec![Line::default(); len.div_ceil(LANES)], len, reused: false }
-    }
-
-    /// `len` arbitrary floats in memory that has been used before and will be used again.
-    pub fn take(len: usize) -> Self {
-        // Not in one expression, so that the lock is not held while memory is cleared.
-        let free = Free::lock().take(len.div_ceil(LANES));
-        let lines = free.unwrap_or_else(|| vec![Line::default(); len.div_ceil(LANES)]);
-        Self { lines, len, reused: true }
-    }
-
-    /// `len` zeros.
-    pub fn zeroed(len: usize) -> Self {
-        let mut buffer = Self::take(len);
-        buffer.fill(0.0);
-        buffer
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if self.reused {
-            Free::lock().0.push(std::mem::take(&mut self.lines));
-        }
-    }
-}
-
-/// Gives back the memory that no work uses at the moment; the next work takes it anew. For when a network has gone.
-pub fn release_memory() {
-    let pieces = std::mem::take(&mut Free::lock().0);
-    drop(pieces);
-}
-
-/// Pieces of memory that nobody uses at the moment.
-struct Free(Vec<Vec<Line>>);
-
-impl Free {
-    fn lock() -> MutexGuard<'static, Self> {
-        // A list of free memory is whole at any time.
-        FREE.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The smallest piece of at least `count` lines. Where there is none, the largest is given up for the new one
-    /// that the caller will make, so there are never more pieces than were in use at the same time, and none is
-    /// allocated any more when the sizes repeat.
-    fn take(&mut self, count: usize) -> Option<Vec<Line>> {
-        let Self(free) = self;
-        let fits = (0..free.len()).filter(|&i| free[i].len() >= count).min_by_key(|&i| free[i].len());
-        let largest = || (0..free.len()).max_by_key(|&i| free[i].len());
-        let lines = fits.or_else(largest).map(|i| free.swap_remove(i));
-        lines.filter(|lines| lines.len() >= count)
-    }
-}
-
-impl Deref for Buffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
-    }
-}
+use crate::memory::Buffer;
 
 /// `[batch, channels / 16, height, width, 16]`: sixteen channels of a pixel side by side. Channels past the last
 /// are zero.
@@ -155,9 +68,9 @@ impl Map {
     }
 
     /// To `[batch, channels, height, width]`, row-major.
-    pub fn to_planar(&self) -> Vec<f32> {
+    pub fn to_planar(&self) -> Buffer {
         let (pixels, channels, blocks) = (self.height * self.width, self.channels, self.blocks());
-        let mut planar = vec![0.0; self.batch * channels * pixels];
+        let mut planar = Buffer::take(self.batch * channels * pixels);
         // An image's last block may have fewer channels, so images are cut first.
         for (image, planar) in planar.chunks_exact_mut(channels * pixels).enumerate() {
             for_each_part(planar, LANES * pixels, |block, out| {
@@ -210,47 +123,5 @@ pub fn for_each_part(data: &mut [f32], part: usize, work: impl Fn(usize, &mut [f
         data.chunks_mut(part).enumerate().for_each(|(i, data)| work(i, data));
     } else {
         data.par_chunks_mut(part).enumerate().for_each(|(i, data)| work(i, data));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Takes pieces of these sizes one after the other, then gives all back.
-    fn frame(free: &mut Free, sizes: &[usize]) {
-        let taken: Vec<_> =
-            sizes.iter().map(|&count| free.take(count).unwrap_or_else(|| vec![Line::default(); count])).collect();
-        assert!(taken.iter().zip(sizes).all(|(lines, &count)| lines.len() >= count));
-        free.0.extend(taken);
-    }
-
-    /// Where the free memory lies, and how much it is.
-    fn pieces(free: &Free) -> Vec<(usize, usize)> {
-        let mut all: Vec<_> = free.0.iter().map(|lines| (lines.as_ptr() as usize, lines.len())).collect();
-        all.sort_unstable();
-        all
-    }
-
-    #[test]
-    fn repeated_work_takes_no_new_memory() {
-        let mut free = Free(Vec::new());
-        let both = |free: &mut Free| {
-            frame(free, &[40, 900, 300]);
-            frame(free, &[900, 7, 41]);
-        };
-        // Few frames settle which piece serves what.
-        (0..5).for_each(|_| both(&mut free));
-        let settled = pieces(&free);
-        (0..20).for_each(|_| both(&mut free));
-        assert_eq!(pieces(&free), settled);
-        assert_eq!(settled.len(), 3, "no more pieces than are in use at once: {settled:?}");
-    }
-
-    #[test]
-    fn growing_demands_replace_memory_instead_of_piling_it_up() {
-        let mut free = Free(Vec::new());
-        (1..100).for_each(|i| frame(&mut free, &[i]));
-        assert_eq!(pieces(&free).iter().map(|f| f.1).collect::<Vec<_>>(), [99]);
     }
 }

@@ -7,6 +7,7 @@
 
 mod conv;
 mod gather;
+mod gaussians;
 mod gradient;
 mod linear;
 mod map;
@@ -26,15 +27,16 @@ mod volume_gradient;
 mod winograd;
 
 pub use conv::{Finish, PackedConv, PackedDeconv};
-pub use gather::{PixelGroups, gather};
+pub use gather::{PixelGroups, WeightedPixel, gather};
+pub use gaussians::PackedGaussians;
 pub use gradient::{ConvDims, bias_gradient, conv, conv_input_gradient, conv_weight_gradient};
 pub use linear::PackedLinear;
-pub use map::{Buffer, Map, release_memory};
+pub use map::{Map, for_each_part};
 pub use peak::peak_gflops;
 pub use pointwise::pointwise;
 pub use pool::max_pool;
 pub use pool_gradient::max_pool_gradient;
-pub use reduce::{line_means, volume_marginals};
+pub use reduce::{channel_means, line_means, volume_marginals};
 pub use simd::{Isa, LANES};
 pub use softmax::{Heatmaps, heatmaps, line_probabilities};
 pub use tile::multiply_adds;

@@ -2,13 +2,14 @@
 
 use super::Isa;
 use super::linear::without_padding;
-use super::map::{Buffer, for_each_part};
+use super::map::for_each_part;
 use super::simd::{Kernel, LANES, Lanes};
 use super::tile::{Product, Steps, count_multiply_adds, pack_groups};
+use crate::memory::Buffer;
 
 /// `y[b, o, l] = activation(bias[o] + sum over i of weight[o, i] * x[b, i, l])`; `weight` is `[O, I]`, `shape` is
 /// `[B, I, L]`.
-pub fn pointwise(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &[f32], relu: bool) -> Vec<f32> {
+pub fn pointwise(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &[f32], relu: bool) -> Buffer {
     let [batch, input, length] = shape;
     let output = bias.len();
     assert!(weight.len() == output * input && x.len() == batch * input * length, "shapes do not fit");
@@ -27,7 +28,7 @@ pub fn pointwise(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &
         }
     });
     let row = blocks * LANES;
-    let mut out = vec![0.0; batch * output * row];
+    let mut out = Buffer::take(batch * output * row);
     for_each_part(&mut out, row, |index, out| out.fill(bias[index % output]));
     // Long sums in steps that leave the positions in the nearest cache.
     let depth = (1..=input.min(128)).rev().find(|d| input % d == 0).expect("1 divides everything");
@@ -50,7 +51,7 @@ pub fn pointwise(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &
 }
 
 /// With few positions the weights are read once and nothing is reused: dot products at the speed of the memory.
-fn few_positions(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &[f32], relu: bool) -> Vec<f32> {
+fn few_positions(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &[f32], relu: bool) -> Buffer {
     let [batch, input, length] = shape;
     let output = bias.len();
     let stride = input.next_multiple_of(LANES);
@@ -70,7 +71,7 @@ fn few_positions(isa: Isa, shape: [usize; 3], x: &[f32], weight: &[f32], bias: &
         let weight = &weight[part * rows * input..];
         isa.run(Dots { weight, columns: &columns, input, stride, count, sums });
     });
-    let mut out = vec![0.0; batch * output * length];
+    let mut out: Buffer = Buffer::take(batch * output * length);
     for (at, out) in out.iter_mut().enumerate() {
         let (image, o, l) = (at / (output * length), at / length % output, at % length);
         let sum = bias[o] + sums[o * count + image * length + l];

@@ -12,8 +12,8 @@ use super::simd::{Kernel, Lanes};
 use super::softmax::exp;
 use super::tile::{Product, Steps};
 use super::{
-    Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, WinogradDeconv, line_means, max_pool, pointwise,
-    volume_marginals,
+    Finish, Isa, Map, PackedConv, PackedDeconv, Winograd, WinogradDeconv, channel_means, line_means, max_pool,
+    pointwise, volume_marginals,
 };
 
 const DIRECT: f32 = 1e-5;
@@ -313,6 +313,8 @@ fn means_of_lines_agree_with_candle() -> Result<()> {
             let [over_rows, over_columns] = line_means(isa, &map(&x));
             assert_floats_near(&over_rows, &x.mean(2)?, DIRECT, "over rows");
             assert_floats_near(&over_columns, &x.mean(3)?, DIRECT, "over columns");
+            let expected = x.mean_keepdim((2, 3))?;
+            assert_near(&channel_means(isa, &map(&x)), &expected, DIRECT, "over both");
         }
     }
     Ok(())

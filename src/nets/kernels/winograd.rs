@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 
 use super::Isa;
 use super::conv::{Finish, pack_bias, residual_of, tap_of_parity};
-use super::map::{Buffer, Map, for_each_part};
+use super::map::{Map, for_each_part};
 use super::minimal::{Filter, OUT, Three, Two};
 use super::simd::{Kernel, LANES, Lanes};
 use super::tile::{Product, Steps, pack_groups};
+use crate::memory::Buffer;
 
 /// Floats of transformed inputs and outputs that are in flight: a part of the last cache.
 const SCRATCH: usize = 2 << 20;

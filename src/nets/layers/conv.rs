@@ -4,7 +4,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::{
-    Activation, Features, FoldedNorm, check_channels, count_plain_run, is_fast, to_map, with_floats, with_weights,
+    Activation, Features, FoldedNorm, Values, check_channels, count_plain_run, is_fast, to_map, with_floats,
+    with_weights,
 };
 #[cfg(feature = "cudnn")]
 use crate::nets::cuda::DeviceConv;
@@ -159,6 +160,19 @@ impl Conv2d {
             }
             #[cfg(feature = "cudnn")]
             Features::Device(_) => candle_core::bail!("the layer is on the processor, its input on a GPU"),
+        }
+    }
+
+    /// The first layer of a network, `[B, I, H, W]`.
+    pub fn run_planes(&self, x: &Values) -> Result<Features> {
+        match (x, &self.weights) {
+            (Values::Reused(floats, shape), Weights::Direct(conv)) if conv.reads_planes() => {
+                let (b, c, h, w) = shape.dims4()?;
+                check_channels(self.shape.input, c)?;
+                let finish = Finish { residual: None, relu: self.activation == Activation::Relu };
+                Ok(Features::Blocked(conv.run_planes([b, c, h, w], floats, finish)))
+            }
+            _ => self.run(&Features::Plain(x.to_tensor()?), None),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Linear maps: at every position of a line, or of single vectors.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::{Activation, FoldedNorm, check_channels, count_plain_run, is_fast, with_floats, with_weights};
+use super::{Activation, FoldedNorm, Values, check_channels, count_plain_run, is_fast, with_weights};
 #[cfg(feature = "cudnn")]
 use crate::nets::cuda::{DeviceConv, DeviceMap, Gpu};
 use crate::nets::kernels::{self, Isa, PackedLinear};
@@ -57,33 +57,26 @@ impl Linear {
     }
 
     /// `[N, I] -> [N, O]`
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, input) = x.dims2()?;
+    pub fn forward(&self, x: impl Into<Values>) -> Result<Values> {
+        let x = x.into();
+        let &[count, input] = x.dims() else { bail!("expected [N, I], got {:?}", x.dims()) };
         check_channels(self.input, input)?;
         match &self.weights {
             Weights::Plain { weight, bias } => {
                 count_plain_run();
-                self.activation.apply(x.matmul(&weight.t()?)?.broadcast_add(bias)?)
+                let y = x.to_tensor()?.matmul(&weight.t()?)?.broadcast_add(bias)?;
+                Ok(self.activation.apply(y)?.into())
             }
-            Weights::Packed(linear) => with_floats(x, |x| self.packed(linear, x)),
+            Weights::Packed(linear) => x.with_floats(|x| {
+                let y = linear.run(count, x, self.activation == Activation::Relu);
+                Ok(Values::new(y, (count, linear.output())))
+            }),
             #[cfg(feature = "cudnn")]
             Weights::Device(conv, gpu) => {
-                let x = DeviceMap::from_tensor(gpu, &x.unsqueeze(2)?.unsqueeze(3)?)?;
-                conv.run(&x, None)?.to_tensor()?.flatten_from(1)
+                let x = DeviceMap::from_tensor(gpu, &x.to_tensor()?.unsqueeze(2)?.unsqueeze(3)?)?;
+                Ok(conv.run(&x, None)?.to_tensor()?.flatten_from(1)?.into())
             }
         }
-    }
-
-    /// The same of rows that are in no tensor; `None` where the weights are not packed for the processor.
-    pub fn forward_rows(&self, x: &[f32]) -> Option<Result<Tensor>> {
-        let Weights::Packed(linear) = &self.weights else { return None };
-        Some(self.packed(linear, x))
-    }
-
-    fn packed(&self, linear: &PackedLinear, x: &[f32]) -> Result<Tensor> {
-        let count = x.len() / self.input;
-        let y = linear.run(count, x, self.activation == Activation::Relu);
-        Tensor::from_vec(y, (count, linear.output()), &Device::Cpu)
     }
 }
 
@@ -125,25 +118,22 @@ impl Pointwise1d {
     }
 
     /// `[B, I, L] -> [B, O, L]`
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if is_fast(&[x, &self.weight]) {
-            return self.fast(x);
+    pub fn forward(&self, x: impl Into<Values>) -> Result<Values> {
+        let x = x.into();
+        if !x.is_fast() || !is_fast(&[&self.weight]) {
+            count_plain_run();
+            let y = self.weight.broadcast_matmul(&x.to_tensor()?.contiguous()?)?.broadcast_add(&self.bias)?;
+            return Ok(self.activation.apply(y)?.into());
         }
-        count_plain_run();
-        let y = self.weight.broadcast_matmul(&x.contiguous()?)?.broadcast_add(&self.bias)?;
-        self.activation.apply(y)
-    }
-
-    fn fast(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, i, l) = x.dims3()?;
+        let &[b, i, l] = x.dims() else { bail!("expected [B, I, L], got {:?}", x.dims()) };
         let (output, input) = self.weight.dims2()?;
         check_channels(input, i)?;
         let relu = self.activation == Activation::Relu;
-        let y = with_floats(x, |x| {
-            with_floats(&self.weight, |weight| {
-                with_floats(&self.bias, |bias| Ok(kernels::pointwise(Isa::detect(), [b, i, l], x, weight, bias, relu)))
+        x.with_floats(|x| {
+            with_weights(&self.weight, Some(&self.bias), |weight, bias| {
+                let y = kernels::pointwise(Isa::detect(), [b, i, l], x, weight, bias.unwrap_or_default(), relu);
+                Values::new(y, (b, output, l))
             })
-        })?;
-        Tensor::from_vec(y, (b, output, l), x.device())
+        })
     }
 }

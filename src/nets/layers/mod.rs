@@ -11,6 +11,7 @@ mod deconv;
 mod linear;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,6 +25,7 @@ use super::kernels::{self, Isa, Map};
 pub use conv::{Conv2d, ConvShape};
 pub use deconv::{Deconv2d, DeconvStack};
 pub use linear::{Linear, Pointwise1d};
+pub use values::Values;
 
 /// What follows a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,17 +134,32 @@ fn check_channels(expected: usize, found: usize) -> Result<()> {
 
 impl Features {
     /// In the layout that the layers like best.
-    pub fn new(x: &Tensor) -> Result<Self> {
-        if is_fast(&[x]) { Ok(Self::Blocked(to_map(x)?)) } else { Ok(Self::Plain(x.clone())) }
+    pub fn new(x: impl Into<Values>) -> Result<Self> {
+        let x = x.into();
+        if !x.is_fast() {
+            return Ok(Self::Plain(x.to_tensor()?));
+        }
+        let &[b, c, h, w] = x.dims() else { bail!("expected [B, C, H, W], got {:?}", x.dims()) };
+        x.with_floats(|data| Ok(Self::Blocked(Map::from_planar([b, c, h, w], data))))
     }
 
     /// As a tensor.
     pub fn to_tensor(&self) -> Result<Tensor> {
         match self {
             Self::Plain(x) => Ok(x.clone()),
-            Self::Blocked(map) => Tensor::from_vec(map.to_planar(), &map.shape()[..], &Device::Cpu),
+            Self::Blocked(map) => Tensor::from_slice(&map.to_planar(), &map.shape()[..], &Device::Cpu),
             #[cfg(feature = "cudnn")]
             Self::Device(map) => map.to_tensor(),
+        }
+    }
+
+    /// Row-major, `[B, C, H, W]`.
+    pub fn to_values(&self) -> Result<Values> {
+        match self {
+            Self::Blocked(map) => Ok(Values::new(map.to_planar(), &map.shape()[..])),
+            #[cfg(feature = "cudnn")]
+            Self::Device(map) => Ok(map.to_tensor()?.into()),
+            Self::Plain(x) => Ok(x.into()),
         }
     }
 
@@ -171,23 +188,27 @@ impl Features {
     }
 
     /// Means over the rows, `[B, C, W]`, and over the columns, `[B, C, H]`.
-    pub fn line_means(&self) -> Result<[Tensor; 2]> {
+    pub fn line_means(&self) -> Result<[Values; 2]> {
         match self {
-            Self::Plain(x) => Ok([x.mean(2)?, x.mean(3)?]),
+            Self::Plain(x) => Ok([x.mean(2)?.into(), x.mean(3)?.into()]),
             Self::Blocked(map) => {
                 let [over_rows, over_columns] = kernels::line_means(Isa::detect(), map);
-                let tensor = |values, side| Tensor::from_vec(values, (map.batch, map.channels, side), &Device::Cpu);
-                Ok([tensor(over_rows, map.width)?, tensor(over_columns, map.height)?])
+                let values = |floats, side| Values::new(floats, (map.batch, map.channels, side));
+                Ok([values(over_rows, map.width), values(over_columns, map.height)])
             }
             #[cfg(feature = "cudnn")]
             Self::Device(map) => Self::Plain(map.to_tensor()?).line_means(),
         }
     }
 
-    /// Mean of each channel, `[B, C]`.
-    pub fn mean(&self) -> Result<Tensor> {
-        let [over_rows, _] = self.line_means()?;
-        over_rows.mean(2)
+    /// Mean of each channel, `[B, C, 1, 1]`.
+    pub fn mean(&self) -> Result<Self> {
+        match self {
+            Self::Plain(x) => Ok(Self::Plain(x.mean_keepdim((2, 3))?)),
+            Self::Blocked(map) => Ok(Self::Blocked(kernels::channel_means(Isa::detect(), map))),
+            #[cfg(feature = "cudnn")]
+            Self::Device(map) => Self::Plain(map.to_tensor()?).mean(),
+        }
     }
 }
 

@@ -71,7 +71,7 @@ fn deconvolutions_and_heads_agree_both_ways() -> Result<()> {
     let x = Tensor::rand(0_f32, 1.0, (2, 96, side, side - 1), &Device::Cpu)?;
     for axis in [0, 1] {
         let run = |(stack, head): &(DeconvStack, Pointwise1d)| {
-            head.forward(&stack.run(&Features::new(&x)?)?.line_means()?[axis])
+            head.forward(&stack.run(&Features::new(&x)?)?.line_means()?[axis])?.to_tensor()
         };
         let deviation = deviation(&run(&fast)?, &run(&plain)?)?;
         assert!(deviation < 1e-5, "{deviation}");
@@ -86,7 +86,7 @@ fn linear_maps_agree_both_ways() -> Result<()> {
         for activation in [Activation::None, Activation::Relu] {
             let [fast, plain] = load_both(|vb| Linear::load(input, output, activation, vb))?;
             let x = Tensor::rand(-1_f32, 1.0, (count, input), &Device::Cpu)?;
-            let deviation = deviation(&fast.forward(&x)?, &plain.forward(&x)?)?;
+            let deviation = deviation(&fast.forward(&x)?.to_tensor()?, &plain.forward(&x)?.to_tensor()?)?;
             assert!(deviation < 1e-5, "{input} -> {output}: {deviation}");
         }
     }

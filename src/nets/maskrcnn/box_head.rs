@@ -1,14 +1,15 @@
 //! The box head: what a region is, and where exactly.
 
 use anyhow::Result;
-use candle_core::{Device, Result as CandleResult, Tensor};
+use candle_core::{Result as CandleResult, bail};
 use candle_nn::VarBuilder;
-use candle_nn::ops::softmax_last_dim;
+use rayon::prelude::*;
 
 use super::fpn::CHANNELS;
-use super::{Config, Corners, boxes, host};
+use super::{Config, Corners, boxes};
 use crate::detect::nms;
-use crate::nets::layers::{Activation, Linear};
+use crate::memory::Buffer;
+use crate::nets::layers::{Activation, Linear, Values};
 #[cfg(feature = "cudnn")]
 use crate::nets::layers::{Conv2d, ConvShape, Features};
 
@@ -57,9 +58,9 @@ pub struct RawOutput {
 /// What the head says about N regions.
 pub struct BoxOutput {
     /// `[N, classes]`
-    pub logits: Tensor,
+    pub logits: Values,
     /// `[N, classes * 4]`
-    pub deltas: Tensor,
+    pub deltas: Values,
 }
 
 /// A box of one class, in resized pixels.
@@ -100,32 +101,17 @@ impl BoxHead {
     }
 
     /// `[N, 256, 7, 7]` to classes and corrections.
-    pub fn forward(&self, regions: &Tensor) -> CandleResult<BoxOutput> {
+    pub fn forward(&self, regions: impl Into<Values>) -> CandleResult<BoxOutput> {
+        let regions = regions.into();
         let x = match &self.first {
-            First::Plain(linear) => linear.forward(&regions.flatten_from(1)?)?,
+            First::Plain(linear) => {
+                let [count, numbers @ ..] = regions.dims() else { bail!("the box head was given no regions") };
+                let rows = (*count, numbers.iter().product::<usize>());
+                linear.forward(regions.reshape(rows)?)?
+            }
             #[cfg(feature = "cudnn")]
-            First::Device(conv) => conv.forward(regions)?.flatten_from(1)?,
+            First::Device(conv) => conv.forward(&regions.to_tensor()?)?.flatten_from(1)?.into(),
         };
-        self.rest(&x)
-    }
-
-    /// The same of maps in the processor's memory, which goes no way round through a tensor there: a thousand regions
-    /// have 50 MB. `device` is that of the weights.
-    pub fn forward_rows(&self, regions: &[f32], device: &Device) -> CandleResult<BoxOutput> {
-        let fast = match &self.first {
-            First::Plain(linear) => linear.forward_rows(regions),
-            #[cfg(feature = "cudnn")]
-            First::Device(_) => None,
-        };
-        if let Some(x) = fast {
-            return self.rest(&x?);
-        }
-        let count = regions.len() / (CHANNELS * ROI_SIDE * ROI_SIDE);
-        self.forward(&Tensor::from_slice(regions, (count, CHANNELS, ROI_SIDE, ROI_SIDE), device)?)
-    }
-
-    /// From the first hidden layer on.
-    fn rest(&self, x: &Tensor) -> CandleResult<BoxOutput> {
         let x = self.second.forward(x)?;
         Ok(BoxOutput { logits: self.logits.forward(&x)?, deltas: self.deltas.forward(&x)? })
     }
@@ -160,9 +146,9 @@ pub fn select(
     labels: Option<&[u32]>,
     config: &Config,
 ) -> Result<Vec<ScoredBox>> {
-    let (_, classes) = output.logits.dims2()?;
-    let scores = host(&softmax_last_dim(&output.logits)?)?;
-    let deltas = host(&output.deltas)?;
+    let &[_, classes] = output.logits.dims() else { anyhow::bail!("the classes' scores are no table") };
+    let scores = softmax_rows(&output.logits.fetch()?, classes);
+    let deltas = output.deltas.fetch()?;
     let wanted: Vec<usize> = match labels {
         Some(labels) => labels.iter().map(|&l| l as usize).filter(|l| (1..classes).contains(l)).collect(),
         None => (1..classes).collect(),
@@ -181,6 +167,22 @@ pub fn select(
     Ok(suppress(found, config))
 }
 
+/// Softmax of each row.
+fn softmax_rows(logits: &[f32], classes: usize) -> Buffer {
+    let mut scores = Buffer::from(logits);
+    scores.par_chunks_mut(classes).with_min_len(16).for_each(|row| {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for x in &mut *row {
+            *x = (*x - most).exp();
+        }
+        let sum: f32 = row.iter().sum();
+        for x in row {
+            *x /= sum;
+        }
+    });
+    scores
+}
+
 /// A box of one class where it is worth a look.
 pub(super) fn candidate(corners: Corners, score: f32, label: u32, config: &Config) -> Option<ScoredBox> {
     let counts = score > config.score_threshold && boxes::is_larger(corners, MIN_SIDE);
@@ -189,15 +191,17 @@ pub(super) fn candidate(corners: Corners, score: f32, label: u32, config: &Confi
 
 /// The best boxes of each class, best first.
 pub(super) fn suppress(found: Vec<ScoredBox>, config: &Config) -> Vec<ScoredBox> {
-    let corners: Vec<Corners> = found.iter().map(|f| f.corners).collect();
-    let scores: Vec<f32> = found.iter().map(|f| f.score).collect();
-    let groups: Vec<usize> = found.iter().map(|f| f.label as usize).collect();
+    let corners: Buffer<Corners> = found.iter().map(|f| f.corners).collect();
+    let scores: Buffer = found.iter().map(|f| f.score).collect();
+    let groups: Buffer<usize> = found.iter().map(|f| f.label as usize).collect();
     let kept = nms::grouped_nms(&corners, &scores, &groups, config.nms_iou);
-    kept.into_iter().take(config.max_detections).map(|i| found[i]).collect()
+    kept.iter().take(config.max_detections).map(|&i| found[i]).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+
     use super::*;
 
     /// Three regions, three classes: the first two overlap and are of class 1, the third is background with a little
@@ -206,7 +210,7 @@ mod tests {
         let logits = [[0.0f32, 3.0, 0.0], [0.0, 4.0, 0.0], [2.0, -9.0, 0.5]];
         let deltas = Tensor::zeros((3, 12), candle_core::DType::F32, &Device::Cpu)?;
         let proposals = vec![[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 11.0], [5.0, 5.0, 90.0, 20.0]];
-        Ok((BoxOutput { logits: Tensor::new(&logits, &Device::Cpu)?, deltas }, proposals))
+        Ok((BoxOutput { logits: Tensor::new(&logits, &Device::Cpu)?.into(), deltas: deltas.into() }, proposals))
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! ResNet-50 with a feature pyramid: five maps of 256 channels at strides 4, 8, 16, 32 and 64.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use crate::nets::kernels::{self, Isa, LANES, Map};
-use crate::nets::layers::{Activation, Conv2d, ConvShape, Features};
+use crate::nets::layers::{Activation, Conv2d, ConvShape, Features, Values};
 use crate::nets::resnet::{Depth, Stages, Stem};
 
 /// Channels of every map of the pyramid.
@@ -39,13 +39,19 @@ impl Backbone {
 
     /// `[B, 3, H, W]` -> P2, P3, P4, P5 and the pool level, finest first: `[B, 256, H/4, W/4]` to
     /// `[B, 256, H/64, W/64]` (rounded up).
-    pub fn forward(&self, pixels: &Tensor) -> Result<Vec<Features>> {
-        self.forward_features(&Features::Plain(pixels.clone()))
+    pub fn forward(&self, pixels: impl Into<Values>) -> Result<Vec<Features>> {
+        self.pyramid(&self.stem.run(pixels)?)
     }
 
     /// The same within a chain of layers.
+    #[cfg(feature = "cudnn")]
     pub fn forward_features(&self, pixels: &Features) -> Result<Vec<Features>> {
-        let stages = self.stages.run_all(&self.stem.run_features(pixels)?)?;
+        self.pyramid(&self.stem.run_features(pixels)?)
+    }
+
+    /// From the stem on.
+    fn pyramid(&self, early: &Features) -> Result<Vec<Features>> {
+        let stages = self.stages.run_all(early)?;
         // Coarsest first: each finer map adds the one above it, enlarged to its size.
         let mut maps = Vec::with_capacity(5);
         let mut above: Option<Features> = None;
@@ -105,7 +111,7 @@ fn every_second(x: &Features) -> Result<Features> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
 
     use super::*;
 

@@ -9,7 +9,7 @@ use super::rpn::sigmoid;
 use super::transform::axis_taps;
 use super::{Corners, host};
 use crate::detect::Mask;
-use crate::nets::layers::{Activation, Conv2d, ConvShape, Features};
+use crate::nets::layers::{Activation, Conv2d, ConvShape, Features, Values};
 
 /// Side of the maps that the head reads.
 pub const ROI_SIDE: usize = 14;
@@ -48,7 +48,7 @@ impl MaskHead {
     }
 
     /// `[N, 256, 14, 14]` and the class of each region to N masks of 28 x 28 probabilities.
-    pub fn forward(&self, regions: &Tensor, labels: &[u32]) -> Result<Vec<Vec<f32>>> {
+    pub fn forward(&self, regions: impl Into<Values>, labels: &[u32]) -> Result<Vec<Vec<f32>>> {
         self.forward_features(Features::new(regions)?, labels)
     }
 
@@ -105,7 +105,7 @@ pub fn paste(mask: &[f32], corners: Corners, [height, width]: [usize; 2]) -> Mas
     let mut bits = Vec::with_capacity(((columns.1 - columns.0) * (rows.1 - rows.0)) as usize);
     for v in taps(y, rows) {
         bits.extend(columns_taps.iter().map(|u| {
-            let line = |row| u.mix(at(row, u.low), at(row, u.high));
+            let line = |row| u.mix(at(row as usize, u.low as usize), at(row as usize, u.high as usize));
             v.mix(line(v.low), line(v.high)) > 0.5
         }));
     }

@@ -26,6 +26,7 @@ use candle_nn::VarBuilder;
 use image::RgbImage;
 
 use crate::detect::{Detection, Mask};
+use crate::nets::layers::Values;
 use crate::nets::resnet::Depth;
 use crate::space::RectPx;
 use box_head::{BoxHead, ScoredBox};
@@ -177,9 +178,9 @@ impl MaskRcnn {
     }
 
     /// Regions of one picture of a batch as the heads read them, `[N, 256, side, side]`.
-    pub fn regions(&self, maps: &RoiMaps, index: usize, regions: &[Corners], side: usize) -> Result<Tensor> {
-        let shape = (regions.len(), fpn::CHANNELS, side, side);
-        Ok(Tensor::from_slice(&maps.align(index, regions, side), shape, &self.device)?)
+    pub fn regions(&self, maps: &RoiMaps, index: usize, regions: &[Corners], side: usize) -> Result<Values> {
+        let aligned = Values::new(maps.align(index, regions, side), (regions.len(), fpn::CHANNELS, side, side));
+        Ok(aligned.to_device(&self.device)?)
     }
 
     /// The objects among the proposals of one picture, best first.
@@ -194,7 +195,7 @@ impl MaskRcnn {
         if proposals.is_empty() {
             return Ok(Vec::new());
         }
-        let output = self.box_head.forward_rows(&maps.align(index, proposals, box_head::ROI_SIDE), &self.device)?;
+        let output = self.box_head.forward(self.regions(maps, index, proposals, box_head::ROI_SIDE)?)?;
         box_head::select(&output, proposals, size.resized, labels, &self.config)
     }
 
@@ -205,7 +206,7 @@ impl MaskRcnn {
         }
         let regions: Vec<Corners> = found.iter().map(|f| f.corners).collect();
         let labels: Vec<u32> = found.iter().map(|f| f.label).collect();
-        let masks = self.mask_head.forward(&self.regions(maps, index, &regions, mask_head::ROI_SIDE)?, &labels)?;
+        let masks = self.mask_head.forward(self.regions(maps, index, &regions, mask_head::ROI_SIDE)?, &labels)?;
         let paste = |(mask, &region): (Vec<f32>, &Corners)| {
             mask_head::paste(&mask, size.original_from_resized(region), size.original)
         };

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::transform::ImageSize;
 use super::{Corners, host};
-use crate::nets::kernels::{Buffer, Isa, Map, PixelGroups, gather};
+use crate::memory::Buffer;
+use crate::nets::kernels::{Isa, Map, PixelGroups, WeightedPixel, gather};
 use crate::nets::layers::Features;
 
 /// Side of a region, in input pixels, that belongs to the canonical level.
@@ -78,8 +79,9 @@ impl RoiMaps {
     /// Regions of one picture of the batch (resized pixels) as `[N, C, side, side]`, row by row.
     pub fn align(&self, image: usize, regions: &[Corners], side: usize) -> Buffer {
         let size = self.channels * side * side;
-        let mut out = Buffer::take(regions.len() * size);
-        out.par_chunks_mut(size).zip(regions).for_each_init(PixelGroups::default, |bins, (out, &region)| {
+        let mut out: Buffer = Buffer::take(regions.len() * size);
+        let room = || PixelGroups::new(side * side, (2 * SAMPLES).pow(2));
+        out.par_chunks_mut(size).zip(regions).for_each_init(room, |bins, (out, &region)| {
             let level = self.level_of(region);
             level.bins(region, side, bins);
             gather(Isa::detect(), &level.map, image, bins, out);
@@ -96,10 +98,11 @@ impl LevelMap {
         let (columns, rows) = (bin_taps(x0, x1, side, width), bin_taps(y0, y1, side, height));
         bins.clear();
         for (row, column) in rows.iter().flat_map(|row| columns.iter().map(move |column| (row, column))) {
-            for v in row.as_slice() {
-                bins.extend(column.as_slice().iter().map(|u| (v.index * width + u.index, v.weight * u.weight)));
-            }
-            bins.end_group();
+            let pixels = row.as_slice().iter().flat_map(|v| {
+                let pixel = move |u: &Tap| (v.index * width + u.index, v.weight * u.weight);
+                column.as_slice().iter().map(pixel)
+            });
+            bins.add(pixels.map(|(index, weight)| WeightedPixel { index: index as u32, weight }));
         }
     }
 }

@@ -1,16 +1,17 @@
 //! The region proposal network: at every position of every level three anchors, each with a score and a correction;
 //! the best of them become proposals.
 
-use anyhow::Result;
-use candle_core::{Result as CandleResult, Tensor};
+use anyhow::{Result, bail};
+use candle_core::Result as CandleResult;
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::fpn::CHANNELS;
 use super::transform::Batch;
-use super::{Config, Corners, boxes, host};
+use super::{Config, Corners, boxes};
 use crate::detect::nms;
-use crate::nets::layers::{Activation, Conv2d, ConvShape, Features};
+use crate::memory::Buffer;
+use crate::nets::layers::{Activation, Conv2d, ConvShape, Features, Values};
 
 /// Side of the anchors of each level, in input pixels.
 const ANCHOR_SIDES: [f32; 5] = [32.0, 64.0, 128.0, 256.0, 512.0];
@@ -29,9 +30,9 @@ pub struct RpnHead {
 /// What the head says about one level.
 pub struct LevelOutput {
     /// Logit of each anchor, `[B, 3, h, w]`.
-    pub objectness: Tensor,
+    pub objectness: Values,
     /// Correction of each anchor, `[B, 3 * 4, h, w]`.
-    pub deltas: Tensor,
+    pub deltas: Values,
 }
 
 impl RpnHead {
@@ -64,8 +65,8 @@ impl RpnHead {
             .map(|map| {
                 let x = self.conv.run(map, None)?;
                 Ok(LevelOutput {
-                    objectness: self.objectness.run(&x, None)?.to_tensor()?,
-                    deltas: self.deltas.run(&x, None)?.to_tensor()?,
+                    objectness: self.objectness.run(&x, None)?.to_values()?,
+                    deltas: self.deltas.run(&x, None)?.to_values()?,
                 })
             })
             .collect()
@@ -119,19 +120,18 @@ impl Anchors {
 }
 
 /// Proposals of one level before suppression, best first.
-#[derive(Default)]
 struct Candidates {
-    boxes: Vec<Corners>,
-    scores: Vec<f32>,
+    boxes: Buffer<Corners>,
+    scores: Buffer,
 }
 
 /// The proposals of each picture, best first, in resized pixels.
-pub fn proposals(levels: &[LevelOutput], batch: &Batch, config: &Config) -> Result<Vec<Vec<Corners>>> {
+pub fn proposals(levels: &[LevelOutput], batch: &Batch, config: &Config) -> Result<Vec<Buffer<Corners>>> {
     let mut outputs = Vec::with_capacity(levels.len());
     for (level, output) in levels.iter().enumerate() {
-        let (_, _, h, w) = output.objectness.dims4()?;
+        let &[_, _, h, w] = output.objectness.dims() else { bail!("the anchors' scores are no maps") };
         let anchors = Anchors::new(level, [h, w], batch.padded());
-        outputs.push((anchors, host(&output.objectness)?, host(&output.deltas)?));
+        outputs.push((anchors, output.objectness.fetch()?, output.deltas.fetch()?));
     }
     let picture = |index: usize| {
         let resized = batch.sizes[index].resized;
@@ -157,7 +157,7 @@ fn level_candidates(
     resized: [usize; 2],
     limit: usize,
 ) -> Candidates {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
+    let mut order: Buffer<usize> = (0..logits.len()).collect();
     // Equal logits: by position, then aspect.
     let key = |i: usize| {
         let (aspect, position) = anchors.place(i);
@@ -171,28 +171,33 @@ fn level_candidates(
     order.sort_unstable_by(better);
 
     let positions = anchors.grid[0] * anchors.grid[1];
-    let mut found = Candidates::default();
-    for index in order {
+    let corrected = |index: usize| {
         let (aspect, position) = anchors.place(index);
         let delta = [0, 1, 2, 3].map(|i| deltas[(aspect * 4 + i) * positions + position]);
         let corrected = boxes::clip(boxes::decode(anchors.get(index), delta, [1.0; 4]), resized);
-        if boxes::is_larger(corrected, MIN_SIDE) && !logits[index].is_nan() {
-            found.boxes.push(corrected);
-            found.scores.push(sigmoid(logits[index]));
-        }
+        let counts = boxes::is_larger(corrected, MIN_SIDE) && !logits[index].is_nan();
+        counts.then(|| (corrected, sigmoid(logits[index])))
+    };
+    let (mut boxes, mut scores) = (Buffer::take(order.len()), Buffer::take(order.len()));
+    let mut count = 0;
+    for (corners, score) in order.iter().filter_map(|&index| corrected(index)) {
+        (boxes[count], scores[count]) = (corners, score);
+        count += 1;
     }
-    found
+    boxes.truncate(count);
+    scores.truncate(count);
+    Candidates { boxes, scores }
 }
 
 /// Suppression within each level, then the best over all of them. Scores are compared after the sigmoid, where large
 /// logits can become equal: then the finer level comes first.
-fn best_of_levels(levels: &[Candidates], config: &Config) -> Vec<Corners> {
-    let boxes: Vec<Corners> = levels.iter().flat_map(|l| l.boxes.iter().copied()).collect();
-    let scores: Vec<f32> = levels.iter().flat_map(|l| l.scores.iter().copied()).collect();
-    let groups: Vec<usize> =
+fn best_of_levels(levels: &[Candidates], config: &Config) -> Buffer<Corners> {
+    let boxes: Buffer<Corners> = levels.iter().flat_map(|l| l.boxes.iter().copied()).collect();
+    let scores: Buffer = levels.iter().flat_map(|l| l.scores.iter().copied()).collect();
+    let groups: Buffer<usize> =
         levels.iter().enumerate().flat_map(|(level, l)| std::iter::repeat_n(level, l.boxes.len())).collect();
     let kept = nms::grouped_nms(&boxes, &scores, &groups, config.proposal_nms_iou);
-    kept.into_iter().take(config.proposals).map(|i| boxes[i]).collect()
+    kept.iter().take(config.proposals).map(|&i| boxes[i]).collect()
 }
 
 pub(super) fn sigmoid(x: f32) -> f32 {
@@ -236,7 +241,8 @@ mod tests {
 
     #[test]
     fn saturated_scores_keep_the_order_of_levels() {
-        let level = |x: f32| Candidates { boxes: vec![[x, 0.0, x + 1.0, 1.0]], scores: vec![sigmoid(40.0 - x)] };
+        let level =
+            |x: f32| Candidates { boxes: vec![[x, 0.0, x + 1.0, 1.0]].into(), scores: vec![sigmoid(40.0 - x)].into() };
         let config = Config { proposals: 2, ..Config::default() };
         assert_eq!(best_of_levels(&[level(2.0), level(1.0), level(0.0)], &config).len(), 2);
         assert_eq!(best_of_levels(&[level(2.0), level(1.0)], &config)[0][0], 2.0);

@@ -1,9 +1,12 @@
 //! Pictures to the network's input: resized, normalised, padded.
 
 use anyhow::{Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use image::RgbImage;
 use rayon::prelude::*;
+
+use crate::memory::Buffer;
+use crate::nets::layers::Values;
 
 /// Mean of ImageNet's channels, of values in `[0, 1]`.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -15,7 +18,7 @@ const MULTIPLE: usize = 32;
 /// Pictures as the network reads them.
 pub struct Batch {
     /// `[B, 3, H, W]`, normalised; below and right of each picture zeros.
-    pub pixels: Tensor,
+    pub pixels: Values,
     /// Sizes of each picture.
     pub sizes: Vec<ImageSize>,
 }
@@ -61,12 +64,12 @@ impl Batch {
         ensure!(!images.is_empty(), "the detector was given no picture");
         let padded = |axis: usize| sizes.iter().map(|s| padded_size(s.resized[axis])).max().unwrap_or(0);
         let (height, width) = (padded(0), padded(1));
-        let mut pixels = vec![0.0f32; images.len() * 3 * height * width];
+        let mut pixels = Buffer::zeroed(images.len() * 3 * height * width);
         for ((image, size), planes) in images.iter().zip(&sizes).zip(pixels.chunks_mut(3 * height * width)) {
             write_planes(image, size.resized, planes, height, width);
         }
-        let pixels = Tensor::from_vec(pixels, (images.len(), 3, height, width), device)?;
-        Ok(Self { pixels, sizes })
+        let pixels = Values::new(pixels, (images.len(), 3, height, width));
+        Ok(Self { pixels: pixels.to_device(device)?, sizes })
     }
 
     /// The normalisation, for whoever does it elsewhere.
@@ -94,26 +97,29 @@ fn write_planes(image: &RgbImage, resized: [usize; 2], planes: &mut [f32], heigh
     let rgb = image.as_raw();
     let rows = axis_taps(image.height() as usize, resized[0]);
     let columns = axis_taps(source_width, resized[1]);
+    let (rows, columns) = (&rows[..], &columns[..]);
     planes.par_chunks_mut(width).enumerate().for_each(|(row, out)| {
         let (channel, y) = (row / height, row % height);
         let Some(v) = rows.get(y) else { return };
         let (gain, offset) = normalisation(channel);
         let line = |y: usize| &rgb[3 * source_width * y + channel..];
-        let (above, below) = (line(v.low), line(v.high));
-        for (out, u) in out.iter_mut().zip(&columns) {
-            let mix = |line: &[u8]| u.mix(f32::from(line[3 * u.low]), f32::from(line[3 * u.high]));
+        let (above, below) = (line(v.low as usize), line(v.high as usize));
+        for (out, u) in out.iter_mut().zip(columns) {
+            let at = |line: &[u8], pixel: u32| f32::from(line[3 * pixel as usize]);
+            let mix = |line: &[u8]| u.mix(at(line, u.low), at(line, u.high));
             *out = v.mix(mix(above), mix(below)) * gain + offset;
         }
     });
 }
 
 /// The two source pixels between which a resized pixel lies, along one axis.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub struct Tap {
     /// The pixel before.
-    pub low: usize,
+    pub low: u32,
     /// The pixel after; the same at the far edge.
-    pub high: usize,
+    pub high: u32,
     /// Weight of `high`.
     pub part: f32,
 }
@@ -127,13 +133,13 @@ impl Tap {
 
 /// Where each of `output` pixels lies among `input` pixels: pixels are areas (corners are not aligned), and beyond
 /// the edges the outermost pixel goes on.
-pub fn axis_taps(input: usize, output: usize) -> Vec<Tap> {
+pub fn axis_taps(input: usize, output: usize) -> Buffer<Tap> {
     let scale = input as f32 / output as f32;
     (0..output)
         .map(|i| {
             let at = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
             let low = (at as usize).min(input - 1);
-            Tap { low, high: (low + 1).min(input - 1), part: (at - low as f32).min(1.0) }
+            Tap { low: low as u32, high: (low + 1).min(input - 1) as u32, part: (at - low as f32).min(1.0) }
         })
         .collect()
 }
@@ -156,7 +162,7 @@ mod tests {
         let batch = Batch::new(&[&image], 10, 20, &Device::Cpu)?;
         assert_eq!(batch.padded(), [32, 32]);
         assert_eq!(batch.sizes, [ImageSize { original: [10, 20], resized: [10, 20] }]);
-        let planes = batch.pixels.squeeze(0)?.to_vec3::<f32>()?;
+        let planes = batch.pixels.to_tensor()?.squeeze(0)?.to_vec3::<f32>()?;
         for (c, value) in [1.0, 0.0, 0.2].into_iter().enumerate() {
             let expected = (value - MEAN[c]) / STD[c];
             assert!((planes[c][9][19] - expected).abs() < 1e-5);
@@ -168,7 +174,8 @@ mod tests {
     #[test]
     fn doubling_puts_new_pixels_at_quarters() {
         let taps = axis_taps(2, 4);
-        let values: Vec<f32> = taps.iter().map(|t| t.mix([0.0, 4.0][t.low], [0.0, 4.0][t.high])).collect();
+        let values: Vec<f32> =
+            taps.iter().map(|t| t.mix([0.0, 4.0][t.low as usize], [0.0, 4.0][t.high as usize])).collect();
         assert_eq!(values, [0.0, 1.0, 3.0, 4.0]);
     }
 

@@ -119,7 +119,7 @@ mod tests {
         let tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let inference = Inference::load(Config::default(), &vb)?;
-        let expected = inference.forward(&pictures)?.permute((0, 2, 3, 1))?; // [B, H/8, W/8, 5]
+        let expected = inference.forward(&pictures)?.to_tensor()?.permute((0, 2, 3, 1))?; // [B, H/8, W/8, 5]
         let ours = network.forward(&Pass { params, is_training: false }, &pictures)?;
         let deviation = (&ours - &expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
         let spread = (expected.max_all()? - expected.min_all()?)?.to_scalar::<f32>()?;

@@ -39,7 +39,8 @@ impl DetectorTask {
     fn forward(&self, pass: &Pass, batch: &[&Sample]) -> Result<Tensor> {
         let pictures: Vec<_> = batch.iter().map(|sample| &sample.picture).collect();
         let device = pass.device();
-        let pictures = if device.is_cpu() { input(&pictures, &device)? } else { input_by_bytes(&pictures, &device)? };
+        let pictures =
+            if device.is_cpu() { input(&pictures, &device)?.to_tensor()? } else { input_by_bytes(&pictures, &device)? };
         Ok(self.network.forward(pass, &pictures)?)
     }
 }
@@ -110,7 +111,7 @@ mod tests {
     fn pictures_are_the_same_by_bytes() -> Result<()> {
         let picture = |seed: u32| RgbImage::from_fn(64, 32, |x, y| image::Rgb([x as u8 * 3, (y + seed) as u8, 7]));
         let pictures = [&picture(1), &picture(90)];
-        let expected = input(&pictures, &Device::Cpu)?;
+        let expected = input(&pictures, &Device::Cpu)?.to_tensor()?;
         let off = (input_by_bytes(&pictures, &Device::Cpu)? - &expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
         // A division against a product with the reciprocal, of numbers up to 2.
         assert!(off < 1e-6, "{off}");
