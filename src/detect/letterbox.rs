@@ -63,11 +63,7 @@ impl Letterbox {
     pub fn picture(&self, frame: &RgbImage) -> RgbImage {
         let [width, height] = self.size;
         let mut canvas = RgbImage::from_pixel(width as u32, height as u32, image::Rgb([GREY; 3]));
-        let mut columns = self.taps(self.origin_px.x, width, frame.width());
-        let rows = self.taps(self.origin_px.y, height, frame.height());
-        if self.mirrored {
-            columns.reverse();
-        }
+        let [columns, rows] = self.axis_taps([frame.width(), frame.height()]);
         let mut seen = columns.iter().filter(|taps| !taps.weights.is_empty());
         let (first, last) = match (seen.next(), seen.next_back()) {
             (Some(a), b) => {
@@ -105,6 +101,15 @@ impl Letterbox {
         canvas
     }
 
+    /// What each column and each row of the canvas is a mean of, in a frame `[width, height]`.
+    pub(crate) fn axis_taps(&self, [width, height]: [u32; 2]) -> [Vec<Taps>; 2] {
+        let mut columns = self.taps(self.origin_px.x, self.size[0], width);
+        if self.mirrored {
+            columns.reverse();
+        }
+        [columns, self.taps(self.origin_px.y, self.size[1], height)]
+    }
+
     /// For each of `count` canvas pixels along an axis, the frame's pixels around it, and how much they weigh; none
     /// where its centre is beyond the frame.
     fn taps(&self, origin: f32, count: usize, frame_side: u32) -> Vec<Taps> {
@@ -129,11 +134,11 @@ impl Letterbox {
     }
 }
 
-/// Neighbouring pixels along an axis and their weights, whose sum is 1.
+/// Neighbouring pixels along an axis and their weights, whose sum is 1; none where a pixel is beyond the frame.
 #[derive(Default)]
-struct Taps {
-    first: usize,
-    weights: Vec<f32>,
+pub(crate) struct Taps {
+    pub first: usize,
+    pub weights: Vec<f32>,
 }
 
 impl Taps {

@@ -2,6 +2,9 @@
 //! for each joint. Its marginals along x, y and z are the lixel heatmaps that the rest of the program knows; their
 //! expectations are the volume's.
 
+#[cfg(feature = "cudnn")]
+mod device;
+
 use anyhow::{Context, Result, bail};
 use candle_core::{Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
@@ -127,6 +130,8 @@ pub struct PoseNet3d {
     stages: Stages,
     deconv: DeconvStack,
     volume: Conv2d,
+    #[cfg(feature = "cudnn")]
+    on_device: Option<device::OnDevice>,
 }
 
 impl PoseNet3d {
@@ -145,6 +150,8 @@ impl PoseNet3d {
                 &head.pp("deconv_layers"),
             )?,
             volume: Conv2d::load(shape, true, None, Activation::None, &head.pp("final_layer"))?,
+            #[cfg(feature = "cudnn")]
+            on_device: device::OnDevice::new(vb.device()),
         })
     }
 
@@ -161,6 +168,10 @@ impl PoseNet3d {
     /// Patches `[B, 3, H, W]`, RGB in `0..=255`, to the marginals of each joint's volume.
     pub fn forward(&self, patches: &Tensor) -> Result<Lixels> {
         self.sizes.check_patches(patches)?;
+        #[cfg(feature = "cudnn")]
+        if let Some(on_device) = &self.on_device {
+            return Ok(on_device.forward(self, patches, None)?);
+        }
         Ok(Lixels::new(self.marginals(patches)?)?)
     }
 
@@ -169,14 +180,32 @@ impl PoseNet3d {
     /// disagreement too.
     pub fn forward_flip_averaged(&self, patches: &Tensor, set: &JointSet) -> Result<Lixels> {
         self.sizes.check_patches(patches)?;
-        let order = set.mirrored();
-        if order.len() != self.joints {
-            bail!("the network has {} joints and the joint set {}", self.joints, order.len());
+        self.check_joints(set)?;
+        #[cfg(feature = "cudnn")]
+        if let Some(on_device) = &self.on_device {
+            return Ok(on_device.forward(self, patches, Some(set))?);
         }
+        let order = set.mirrored();
         let people = patches.dim(0)?;
         let both = self.marginals(&Tensor::cat(&[patches, &patches.flip(&[3])?], 0)?)?;
         let flipped = unflip(&both.narrow(0, people, people)?, &order)?;
         Ok(Lixels::new(((both.narrow(0, 0, people)? + flipped)? * 0.5)?)?)
+    }
+
+    /// As [`Self::forward_flip_averaged`], of patches cut out of a frame on the GPU that the network is on; `None` where
+    /// it is on none.
+    #[cfg(feature = "cudnn")]
+    pub fn forward_crops(&self, source: &super::cuda::PatchSource<'_>, set: &JointSet) -> Result<Option<Lixels>> {
+        let Some(on_device) = &self.on_device else { return Ok(None) };
+        self.check_joints(set)?;
+        Ok(Some(on_device.forward_crops(self, source, set)?))
+    }
+
+    fn check_joints(&self, set: &JointSet) -> Result<()> {
+        if set.joints.len() != self.joints {
+            bail!("the network has {} joints and the joint set {}", self.joints, set.joints.len());
+        }
+        Ok(())
     }
 
     /// `[B, 3, H, W] -> [B, J, 3, D]`
@@ -206,7 +235,7 @@ impl PoseNet3d {
 }
 
 /// Heatmaps of a mirrored patch as heatmaps of the patch: x runs the other way, left and right change places.
-fn unflip(heatmaps: &Tensor, order: &[u32]) -> CandleResult<Tensor> {
+pub(in crate::nets) fn unflip(heatmaps: &Tensor, order: &[u32]) -> CandleResult<Tensor> {
     let order = Tensor::new(order, heatmaps.device())?;
     let heatmaps = heatmaps.contiguous()?.index_select(&order, 1)?;
     let x = heatmaps.narrow(2, 0, 1)?.contiguous()?.flip(&[3])?;
