@@ -63,7 +63,11 @@ impl Letterbox {
     pub fn picture(&self, frame: &RgbImage) -> RgbImage {
         let [width, height] = self.size;
         let mut canvas = RgbImage::from_pixel(width as u32, height as u32, image::Rgb([GREY; 3]));
-        let [columns, rows] = self.axis_taps([frame.width(), frame.height()]);
+        let mut columns = self.taps(self.origin_px.x, width, frame.width());
+        let rows = self.taps(self.origin_px.y, height, frame.height());
+        if self.mirrored {
+            columns.reverse();
+        }
         let mut seen = columns.iter().filter(|taps| !taps.weights.is_empty());
         let (first, last) = match (seen.next(), seen.next_back()) {
             (Some(a), b) => {
@@ -101,13 +105,15 @@ impl Letterbox {
         canvas
     }
 
-    /// What each column and each row of the canvas is a mean of, in a frame `[width, height]`.
-    pub(crate) fn axis_taps(&self, [width, height]: [u32; 2]) -> [Vec<Taps>; 2] {
+    /// For each column, then for each row of the canvas: the first pixel of a frame `[width, height]` that it is a mean
+    /// of, and the weights of that one and those after it; none where it is beyond the frame.
+    pub fn spans(&self, [width, height]: [u32; 2]) -> Vec<(usize, Vec<f32>)> {
         let mut columns = self.taps(self.origin_px.x, self.size[0], width);
         if self.mirrored {
             columns.reverse();
         }
-        [columns, self.taps(self.origin_px.y, self.size[1], height)]
+        let rows = self.taps(self.origin_px.y, self.size[1], height);
+        columns.into_iter().chain(rows).map(|Taps { first, weights }| (first, weights)).collect()
     }
 
     /// For each of `count` canvas pixels along an axis, the frame's pixels around it, and how much they weigh; none
@@ -134,11 +140,11 @@ impl Letterbox {
     }
 }
 
-/// Neighbouring pixels along an axis and their weights, whose sum is 1; none where a pixel is beyond the frame.
+/// Neighbouring pixels along an axis and their weights, whose sum is 1.
 #[derive(Default)]
-pub(crate) struct Taps {
-    pub first: usize,
-    pub weights: Vec<f32>,
+struct Taps {
+    first: usize,
+    weights: Vec<f32>,
 }
 
 impl Taps {

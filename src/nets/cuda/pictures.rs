@@ -69,9 +69,9 @@ impl LetterboxTaps {
     /// For frames `[width, height]`.
     pub fn new(letterbox: &Letterbox, frame_size: [u32; 2]) -> Self {
         let (mut places, mut weights) = (Vec::new(), Vec::new());
-        for taps in letterbox.axis_taps(frame_size).iter().flatten() {
-            places.extend([taps.first as i32, weights.len() as i32]);
-            weights.extend_from_slice(&taps.weights);
+        for (first, span) in letterbox.spans(frame_size) {
+            places.extend([first as i32, weights.len() as i32]);
+            weights.extend(span);
         }
         places.extend([0, weights.len() as i32]);
         Self { places, weights }
