@@ -77,6 +77,8 @@ pub struct Heatmaps {
     pub landmark: Landmark,
     /// Along x, y and z; all of the same length, the number of bins.
     pub xyz: [Vec<f32>; 3],
+    /// The likeliest bin of each.
+    pub mode: [usize; 3],
 }
 
 /// Names of the joints and the bones between them.

@@ -280,6 +280,19 @@ fn heatmaps_of_no_mass_or_of_nans_do_not_harm() {
     window(bench).get_by_label("z heatmap");
 }
 
+#[test]
+fn the_peak_of_a_heatmap_is_told_with_its_bin() {
+    let mut bench = with_people();
+    bench.state.landmark = Some(Landmark::Joint(0));
+    let mut result = three_people(&[Landmark::Joint(0)]);
+    let heatmaps = &mut result.people[0].heatmaps[0];
+    heatmaps.xyz[1] = vec![0.125; 8];
+    heatmaps.xyz[1][5] = 0.75;
+    heatmaps.mode[1] = 5;
+    bench.result = Some(result);
+    window(bench).get_by_label("0.75 in 5");
+}
+
 // ------------------------------------------------------------------------------------------------ the 3D view
 
 #[test]

@@ -113,8 +113,10 @@ impl LixelEstimator for FakeEstimator {
         if self.fail_on_grey == Some(grey) {
             bail!("told to fail");
         }
-        let heatmaps =
-            landmarks.iter().map(|&landmark| Heatmaps { landmark, xyz: [vec![1.0], vec![1.0], vec![1.0]] }).collect();
+        let heatmaps = landmarks
+            .iter()
+            .map(|&landmark| Heatmaps { landmark, xyz: [vec![1.0], vec![1.0], vec![1.0]], mode: [0; 3] })
+            .collect();
         let estimate = LixelEstimate {
             joints_lixel: vec![Vec3::splat(32.0), Vec3::new(20.0, 40.0, 32.0), Vec3::new(40.0, 20.0, 48.0)],
             joint_spread_lixel: vec![Vec3::ONE; 3],

@@ -113,6 +113,20 @@ impl Letterbox {
         );
     }
 
+    /// For each column, then for each row of the canvas: the first pixel of a frame `[width, height]` that it is a mean
+    /// of, and the weights of that one and those after it; none where it is beyond the frame.
+    pub fn spans(&self, [width, height]: [u32; 2]) -> Vec<(usize, Vec<f32>)> {
+        let columns = self.taps(self.origin_px.x, self.size[0], width);
+        let rows = self.taps(self.origin_px.y, self.size[1], height);
+        let span = |taps: &Taps, pixel| {
+            let view = taps.view();
+            let (first, weights) = view.of(pixel);
+            (first, weights.to_vec())
+        };
+        let column = |x| span(&columns, if self.mirrored { self.size[0] - 1 - x } else { x });
+        (0..self.size[0]).map(column).chain((0..self.size[1]).map(|y| span(&rows, y))).collect()
+    }
+
     /// For each of `count` canvas pixels along an axis, the frame's pixels around it, and how much they weigh; none
     /// where its centre is beyond the frame.
     fn taps(&self, origin: f32, count: usize, frame_side: u32) -> Taps {

@@ -53,6 +53,8 @@ pub struct Lixels {
     pub coords: Values,
     /// `[B, N, 3]`: standard deviation of each heatmap, in lixels.
     pub spread: Values,
+    /// `[B, N, 3]`, f32: the likeliest bin of each heatmap, where the pass that made them found it too (on NVIDIA GPUs).
+    pub mode: Option<Tensor>,
 }
 
 impl Lixels {
@@ -60,19 +62,19 @@ impl Lixels {
     pub fn new(heatmaps: impl Into<Values>) -> CandleResult<Self> {
         let heatmaps = heatmaps.into();
         if let Some([coords, spread]) = moments::on_cpu(&heatmaps)? {
-            return Ok(Self { heatmaps, coords, spread });
+            return Ok(Self { heatmaps, coords, spread, mode: None });
         }
         count_plain_run();
         let plain = heatmaps.to_tensor()?;
         let coords = soft_argmax(&plain)?;
         let spread = spread(&plain, &coords)?;
-        Ok(Self { heatmaps, coords: coords.into(), spread: spread.into() })
+        Ok(Self { heatmaps, coords: coords.into(), spread: spread.into(), mode: None })
     }
 
     /// From the logits of x, y and z, each `[B, N, D]`.
     pub fn from_logits(xyz: &[Values; 3]) -> CandleResult<Self> {
         if let Some([heatmaps, coords, spread]) = moments::from_logits(xyz)? {
-            return Ok(Self { heatmaps, coords, spread });
+            return Ok(Self { heatmaps, coords, spread, mode: None });
         }
         let [x, y, z] = xyz.each_ref().map(Values::to_tensor);
         Self::new(softmax(&Tensor::stack(&[x?, y?, z?], 2)?)?)
@@ -124,6 +126,20 @@ impl Lixels {
     fn triple(&self, row: &[f32]) -> [Vec<f32>; 3] {
         [0, 1, 2].map(|axis| row[axis * self.bins()..][..self.bins()].to_vec())
     }
+
+    /// The likeliest bins along x, y and z of a joint or vertex whose heatmaps were fetched by [`Self::rows`].
+    pub fn mode_of(&self, person: usize, index: u32, rows: &[Vec<f32>; 3]) -> CandleResult<[usize; 3]> {
+        let Some(mode) = &self.mode else { return Ok(rows.each_ref().map(|row| likeliest(row))) };
+        let index = Tensor::new(&[index], mode.device())?;
+        let bins: Vec<f32> = mode.get(person)?.index_select(&index, 0)?.flatten_all()?.to_vec1()?;
+        Ok([0, 1, 2].map(|axis| bins[axis] as usize))
+    }
+}
+
+/// Likeliest bin of one heatmap.
+fn likeliest(heatmap: &[f32]) -> usize {
+    let best = heatmap.iter().enumerate().reduce(|best, next| if next.1 > best.1 { next } else { best });
+    best.map_or(0, |(bin, _)| bin)
 }
 
 /// Fetches points: `[B, N, 3]`, one list for each person.
@@ -175,5 +191,15 @@ mod tests {
         assert!(lixels.rows(0, &[5]).unwrap_err().to_string().contains("vertex 5"));
         assert!(lixels.rows(1, &[0]).is_err());
         assert!(lixels.rows(0, &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_mode_is_the_first_of_the_largest_whoever_found_it() {
+        let plain = Lixels::new(heatmaps(&[[0.1, 0.4, 0.1, 0.4], [1.0, 0.0, 0.0, 0.0], [0.0, 0.2, 0.3, 0.5]])).unwrap();
+        let rows = plain.rows(0, &[0]).unwrap();
+        assert_eq!(plain.mode_of(0, 0, &rows[0]).unwrap(), [1, 0, 3]);
+        let told = mode(&plain.heatmaps.to_tensor().unwrap()).unwrap().to_dtype(candle_core::DType::F32).unwrap();
+        let with_mode = Lixels { mode: Some(told), ..plain };
+        assert_eq!(with_mode.mode_of(0, 0, &rows[0]).unwrap(), [1, 0, 3]);
     }
 }

@@ -62,12 +62,38 @@ pub struct KernelTime {
     pub ms: f64,
 }
 
+/// How networks on a GPU ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GraphUse {
+    /// Graphs that were recorded.
+    pub recorded: usize,
+    /// Those that could not be.
+    pub failed: usize,
+    /// Runs as a whole.
+    pub replayed: usize,
+    /// Runs kernel by kernel: the first of each shape, and all where there is no graph.
+    pub eager: usize,
+}
+
+impl GraphUse {
+    /// What was done since.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            recorded: self.recorded - before.recorded,
+            failed: self.failed - before.failed,
+            replayed: self.replayed - before.replayed,
+            eager: self.eager - before.eager,
+        }
+    }
+}
+
 /// A way that a convolution or a product goes on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Chosen {
     /// The shape and the way.
     pub name: String,
-    /// No library does it.
+    /// No library does it, or none with what follows in the same kernel.
     pub slow: bool,
 }
 
@@ -99,14 +125,24 @@ pub fn set_graphs(device: &Device, graphs: bool) {
     let _ = (device, graphs);
 }
 
-/// Graphs that were recorded on a GPU so far, and those that could not be.
-pub fn graphs(device: &Device) -> [usize; 2] {
+/// How networks on a GPU ran so far.
+pub fn graphs(device: &Device) -> GraphUse {
     #[cfg(feature = "cudnn")]
     if let Some(gpu) = super::cuda::Gpu::of(device) {
-        return gpu.graph_counts();
+        return gpu.graph_use();
     }
     let _ = device;
-    [0; 2]
+    GraphUse::default()
+}
+
+/// Bytes that a GPU's driver holds for this process; `None` elsewhere.
+pub fn held_bytes(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cudnn")]
+    if let Some(gpu) = super::cuda::Gpu::of(device) {
+        return gpu.held_bytes();
+    }
+    let _ = device;
+    None
 }
 
 /// The time of each kernel of `work`, the dearest first; empty on devices that are not profiled.

@@ -15,6 +15,9 @@
 //! what is fine by transposed convolutions. Trained by [`train::person_detector`](crate::train::person_detector) under
 //! the same names.
 
+#[cfg(feature = "cudnn")]
+mod device;
+
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{Device, Result as CandleResult};
 use candle_nn::VarBuilder;
@@ -97,6 +100,11 @@ pub fn input(pictures: &[&RgbImage], device: &Device) -> Result<Values> {
     Ok(Values::new(planes, (pictures.len(), 3, height, width)).to_device(device)?)
 }
 
+/// The normalisation of [`input`] for the GPU's kernels.
+#[cfg(feature = "cudnn")]
+const SCALING: super::cuda::kernels::Scaling =
+    super::cuda::kernels::Scaling { gain: [1.0 / 60.0; 3], offset: [-114.0 / 60.0; 3] };
+
 /// The middle of a cell, in pixels of the input from its top-left corner.
 pub fn cell_centre([column, row]: [usize; 2]) -> [f32; 2] {
     [column, row].map(|at| (at as f32 + 0.5) * STRIDE as f32)
@@ -124,6 +132,8 @@ pub struct PersonDetector {
     head: Conv2d,
     output: Conv2d,
     device: Device,
+    #[cfg(feature = "cudnn")]
+    on_device: Option<device::OnDevice>,
 }
 
 /// A convolution with its norm and ReLU, at these names.
@@ -158,6 +168,8 @@ impl PersonDetector {
             head: conv(ConvShape::same(c1, c1, 3), ["0", "1"], &vb.pp("head"))?,
             output: Conv2d::load(ConvShape::same(c1, OUTPUTS, 1), true, None, Activation::None, &vb.pp("output"))?,
             device: vb.device().clone(),
+            #[cfg(feature = "cudnn")]
+            on_device: device::OnDevice::new(vb.device()),
             config,
         })
     }
@@ -169,8 +181,18 @@ impl PersonDetector {
     }
 
     fn forward_on_pool(&self, pictures: &Values) -> CandleResult<Values> {
-        let [conv1, conv2] = &self.stem;
-        let x = conv2.run(&conv1.run_planes(pictures)?, None)?;
+        self.after_first(&self.stem[0].run_planes(pictures)?)?.to_values()
+    }
+
+    /// What the cells say of pictures on the GPU.
+    #[cfg(feature = "cudnn")]
+    fn cells(&self, pictures: &Features) -> CandleResult<Features> {
+        self.after_first(&self.stem[0].run(pictures, None)?)
+    }
+
+    /// All layers but the first.
+    fn after_first(&self, x: &Features) -> CandleResult<Features> {
+        let x = self.stem[1].run(x, None)?;
         let stage = |blocks: &[Block], x: &Features| {
             let (first, others) = blocks.split_first().expect("every stage has a block");
             others.iter().try_fold(first.run(x)?, |x, block| block.run(&x))
@@ -182,7 +204,7 @@ impl PersonDetector {
         let y2 = self.lateral2.run(&x2, Some(&self.up3.run(&x3)?))?;
         let y1 = self.lateral1.run(&x1, Some(&self.up2.run(&y2)?))?;
         let y = self.head.run(&y1, None)?;
-        self.output.run(&y, None)?.to_values()
+        self.output.run(&y, None)
     }
 
     /// The people in a frame, best first.
@@ -195,6 +217,13 @@ impl PersonDetector {
         let (width, height) = frame.dimensions();
         ensure!(width > 0 && height > 0, "a picture has no pixels ({width}x{height})");
         let letterbox = Letterbox::whole(width, height, self.config.longest_side);
+        #[cfg(feature = "cudnn")]
+        if let Some(on_device) = &self.on_device {
+            let (said, grid) = on_device.forward(self, frame, &letterbox, lap)?;
+            let people = self.in_frame(&said, grid, &letterbox, [width, height]);
+            lap("boxes")?;
+            return Ok(people);
+        }
         let said = on_pool(&self.device, || -> Result<_> {
             let picture = self.picture(frame, &letterbox)?;
             lap("transform")?;
@@ -202,10 +231,7 @@ impl PersonDetector {
         })?;
         lap("forward")?;
         let &[_, _, rows, columns] = said.dims() else { bail!("cells of another shape: {:?}", said.dims()) };
-        let people = people(&said.fetch()?, [columns, rows], &self.config);
-        let in_frame =
-            |(corners, score)| Some(PersonBox { rect: letterbox.frame_from_canvas(corners, [width, height])?, score });
-        let people = people.into_iter().filter_map(in_frame).collect();
+        let people = self.in_frame(&said.fetch()?, [columns, rows], &letterbox, [width, height]);
         lap("boxes")?;
         Ok(people)
     }
@@ -221,6 +247,13 @@ impl PersonDetector {
         let mut planes = Buffer::take(3 * width * height);
         NORMALISATION.of_bytes(&canvas, &mut planes);
         Ok(Values::new(planes, (1, 3, height, width)))
+    }
+
+    /// The boxes in the frame, from what the cells of its canvas say.
+    fn in_frame(&self, said: &[f32], grid: [usize; 2], letterbox: &Letterbox, frame: [u32; 2]) -> Vec<PersonBox> {
+        let people = people(said, grid, &self.config).into_iter();
+        let one = |(corners, score)| Some(PersonBox { rect: letterbox.frame_from_canvas(corners, frame)?, score });
+        people.filter_map(one).collect()
     }
 }
 

@@ -2,6 +2,9 @@
 //! for each joint. Its marginals along x, y and z are the lixel heatmaps that the rest of the program knows; their
 //! expectations are the volume's.
 
+#[cfg(feature = "cudnn")]
+mod device;
+
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
@@ -132,6 +135,8 @@ pub struct PoseNet3d {
     stages: Stages,
     deconv: DeconvStack,
     volume: Conv2d,
+    #[cfg(feature = "cudnn")]
+    on_device: Option<device::OnDevice>,
 }
 
 impl PoseNet3d {
@@ -151,6 +156,8 @@ impl PoseNet3d {
                 &head.pp("deconv_layers"),
             )?,
             volume: Conv2d::load(shape, true, None, Activation::None, &head.pp("final_layer"))?,
+            #[cfg(feature = "cudnn")]
+            on_device: device::OnDevice::new(vb.device()),
         })
     }
 
@@ -164,10 +171,20 @@ impl PoseNet3d {
         self.joints
     }
 
+    /// Whether [`Self::forward_crops`] does anything.
+    #[cfg(feature = "cudnn")]
+    pub fn cuts_patches(&self) -> bool {
+        self.on_device.is_some()
+    }
+
     /// Patches to the marginals of each joint's volume.
     pub fn forward<'a>(&self, patches: impl Into<PatchBatch<'a>>) -> Result<Lixels> {
         let patches = patches.into();
         self.sizes.check_patches(&patches)?;
+        #[cfg(feature = "cudnn")]
+        if let Some(on_device) = &self.on_device {
+            return Ok(on_device.forward(self, &patches.to_tensor(&self.device)?, None)?);
+        }
         let input = patches.normalised(&NORMALISATION, &self.device)?;
         Ok(Lixels::new(self.marginals(&input)?)?)
     }
@@ -178,10 +195,12 @@ impl PoseNet3d {
     pub fn forward_flip_averaged<'a>(&self, patches: impl Into<PatchBatch<'a>>, set: &JointSet) -> Result<Lixels> {
         let patches = patches.into();
         let people = self.sizes.check_patches(&patches)?;
-        let order = set.mirrored();
-        if order.len() != self.joints {
-            bail!("the network has {} joints and the joint set {}", self.joints, order.len());
+        self.check_joints(set)?;
+        #[cfg(feature = "cudnn")]
+        if let Some(on_device) = &self.on_device {
+            return Ok(on_device.forward(self, &patches.to_tensor(&self.device)?, Some(set))?);
         }
+        let order = set.mirrored();
         let both = self.marginals(&with_mirrored(patches.normalised(&NORMALISATION, &self.device)?)?)?;
         if !both.is_fast() {
             let both = both.to_tensor()?;
@@ -204,6 +223,22 @@ impl PoseNet3d {
             Ok(())
         })?;
         Ok(Lixels::new(Values::new(mean, (people, self.joints, 3, bins)))?)
+    }
+
+    /// As [`Self::forward_flip_averaged`], of patches cut out of a frame on the GPU that the network is on; `None` where
+    /// it is on none.
+    #[cfg(feature = "cudnn")]
+    pub fn forward_crops(&self, source: &super::cuda::PatchSource<'_>, set: &JointSet) -> Result<Option<Lixels>> {
+        let Some(on_device) = &self.on_device else { return Ok(None) };
+        self.check_joints(set)?;
+        Ok(Some(on_device.forward_crops(self, source, set)?))
+    }
+
+    fn check_joints(&self, set: &JointSet) -> Result<()> {
+        if set.joints.len() != self.joints {
+            bail!("the network has {} joints and the joint set {}", self.joints, set.joints.len());
+        }
+        Ok(())
     }
 
     /// Normalised patches `[B, 3, H, W] -> [B, J, 3, D]`
@@ -253,7 +288,7 @@ fn with_mirrored(patches: Values) -> CandleResult<Values> {
 }
 
 /// Heatmaps of a mirrored patch as heatmaps of the patch: x runs the other way, left and right change places.
-fn unflip(heatmaps: &Tensor, order: &[u32]) -> CandleResult<Tensor> {
+pub(in crate::nets) fn unflip(heatmaps: &Tensor, order: &[u32]) -> CandleResult<Tensor> {
     let order = Tensor::new(order, heatmaps.device())?;
     let heatmaps = heatmaps.contiguous()?.index_select(&order, 1)?;
     let x = heatmaps.narrow(2, 0, 1)?.contiguous()?.flip(&[3])?;

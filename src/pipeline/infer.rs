@@ -554,27 +554,46 @@ impl LixelEstimator for SkeletonStage {
     }
 
     fn estimate(&mut self, patches: &[RgbImage], landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
-        in_batches(patches, |batch| {
-            let joints = self.net.forward_flip_averaged(batch, self.set)?;
-            let coords = lixel::points(&joints.coords)?;
-            let spread = lixel::points(&joints.spread)?;
-            let mut estimates = Vec::with_capacity(coords.len());
-            for (at, (joints_lixel, joint_spread_lixel)) in coords.into_iter().zip(spread).enumerate() {
-                let heatmaps = chosen(landmarks, at, None, &joints)?;
-                estimates.push(LixelEstimate {
-                    joints_lixel: joints_lixel.to_vec(),
-                    joint_spread_lixel: joint_spread_lixel.to_vec(),
-                    heatmaps,
-                    ..LixelEstimate::default()
-                });
-            }
-            Ok(estimates)
-        })
+        in_batches(patches, |batch| skeletons(&self.net.forward_flip_averaged(batch, self.set)?, landmarks))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn estimate_crops(&mut self, patches: &Patches<'_>, landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+        let one = |source: &PatchSource<'_>| match self.net.forward_crops(source, self.set)? {
+            Some(joints) => skeletons(&joints, landmarks).map(Some),
+            None => Ok(None),
+        };
+        match in_batches_on_device(patches, one)? {
+            Some(estimates) => Ok(estimates),
+            None => self.estimate(patches.images(), landmarks),
+        }
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuts_patches(&self) -> bool {
+        self.net.cuts_patches()
     }
 
     fn weights(&self) -> Option<&Weights> {
         Some(&self.weights)
     }
+}
+
+/// What a 3D PoseNet says, fetched.
+fn skeletons(joints: &Lixels, landmarks: &[Landmark]) -> Result<Vec<LixelEstimate>> {
+    let coords = lixel::points(&joints.coords)?;
+    let spread = lixel::points(&joints.spread)?;
+    let mut estimates = Vec::with_capacity(coords.len());
+    for (at, (joints_lixel, joint_spread_lixel)) in coords.into_iter().zip(spread).enumerate() {
+        let heatmaps = chosen(landmarks, at, None, joints)?;
+        estimates.push(LixelEstimate {
+            joints_lixel: joints_lixel.to_vec(),
+            joint_spread_lixel: joint_spread_lixel.to_vec(),
+            heatmaps,
+            ..LixelEstimate::default()
+        });
+    }
+    Ok(estimates)
 }
 
 /// The heatmaps of the wanted landmarks of one person, fetched from the device. Landmarks that the network does not
@@ -588,7 +607,10 @@ fn chosen(landmarks: &[Landmark], person: usize, vertices: Option<&Lixels>, join
             (Landmark::Vertex(_), None) => continue,
         };
         if (index as usize) < lixels.count() {
-            heatmaps.extend(lixels.rows(person, &[index])?.into_iter().map(|xyz| Heatmaps { landmark, xyz }));
+            for xyz in lixels.rows(person, &[index])? {
+                let mode = lixels.mode_of(person, index, &xyz)?;
+                heatmaps.push(Heatmaps { landmark, xyz, mode });
+            }
         }
     }
     Ok(heatmaps)

@@ -138,7 +138,7 @@ fn plots(ui: &mut Ui, result: &FrameResult, person: &Person, heatmaps: &Heatmaps
         let values = &heatmaps.xyz[axis];
         let (mean, spread) = moments(values);
         let peak = values.iter().copied().fold(0.0, f32::max);
-        caption(ui, axis, mean, spread, peak);
+        caption(ui, axis, mean, spread, peak, heatmaps.mode[axis]);
         plot(ui, axis, values, (mean, spread), peak, height_pt, |bin| {
             let p = values.get(bin).copied().unwrap_or_default();
             format!("bin {bin}   p {p:.4}\n{}", place_of(result, person, axis, bin))
@@ -146,7 +146,7 @@ fn plots(ui: &mut Ui, result: &FrameResult, person: &Person, heatmaps: &Heatmaps
     }
 }
 
-fn caption(ui: &mut Ui, axis: usize, mean: f32, spread: f32, peak: f32) {
+fn caption(ui: &mut Ui, axis: usize, mean: f32, spread: f32, peak: f32, mode: usize) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 5.0;
         ui.label(theme::number(AXIS_NAMES[axis]).color(theme::AXES[axis]).strong());
@@ -156,7 +156,7 @@ fn caption(ui: &mut Ui, axis: usize, mean: f32, spread: f32, peak: f32) {
         };
         entry(ui, "at", format!("{mean:.2}"), "Soft-argmax: the expected bin");
         entry(ui, "±", format!("{spread:.2}"), "Spread: the standard deviation, in bins");
-        entry(ui, "peak", format!("{peak:.2}"), "The largest probability");
+        entry(ui, "peak", format!("{peak:.2} in {mode}"), "The largest probability, and the likeliest bin");
     });
 }
 

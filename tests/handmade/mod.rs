@@ -177,7 +177,8 @@ fn person(id: u32, (root, yaw): (Vec3, f32), camera: &Intrinsics, landmarks: &[L
             Landmark::Joint(joint) => *joints.get(joint as usize)?,
         };
         let (at, spread) = (lixel(p), spread(p));
-        Some(Heatmaps { landmark, xyz: std::array::from_fn(|axis| gaussian(at[axis], spread[axis])) })
+        let mode = std::array::from_fn(|axis| (at[axis].round().max(0.0) as usize).min(BINS - 1));
+        Some(Heatmaps { landmark, xyz: std::array::from_fn(|axis| gaussian(at[axis], spread[axis])), mode })
     });
     Person {
         id,

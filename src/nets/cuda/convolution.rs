@@ -72,6 +72,8 @@ enum Way {
 struct Plan {
     key: Key,
     way: Way,
+    /// One of the ways with everything in one kernel could be gone, whichever was the fastest.
+    fused: bool,
     /// For cuDNN's ways.
     description: Option<Description>,
 }
@@ -204,7 +206,7 @@ impl Libraries {
 
     /// Which way every shape that was met goes, and whether it is the slow one.
     pub fn ways(&self) -> Vec<(String, bool)> {
-        let convolutions = lock(&self.plans).values().map(|plan| (plan.name(), plan.way == Way::Direct)).collect();
+        let convolutions = lock(&self.plans).values().map(|plan| (plan.name(), !plan.fused)).collect();
         let mut ways: Vec<_> = [convolutions, self.products.ways()].concat();
         ways.sort();
         ways
@@ -230,7 +232,7 @@ impl Libraries {
         if let Err(error) = &description {
             log::warn!("cuDNN cannot be told of {key:?}: {error}");
         }
-        let mut plan = Plan { key, way: Way::Direct, description: description.ok() };
+        let mut plan = Plan { key, way: Way::Direct, fused: false, description: description.ok() };
         let mut best: Option<(f32, Way)> = None;
         for way in self.open_ways(gpu, &plan) {
             plan.way = way;
@@ -238,6 +240,7 @@ impl Libraries {
             let timed = self
                 .run(gpu, &plan, parts)
                 .and_then(|()| gpu.elapsed_ms(|| (0..TRIALS).try_for_each(|_| self.run(gpu, &plan, parts))));
+            plan.fused |= timed.is_ok() && !matches!(way, Way::ThenFinish(_));
             match timed {
                 Ok(ms) if best.is_none_or(|(least, _)| ms < least) => best = Some((ms, way)),
                 Ok(_) => {}

@@ -69,6 +69,26 @@ __device__ __forceinline__ int threshold_bin(const u32* bins, int* need, int* he
     return bin;
 }
 
+// Largest first (bitonic); a block of MOST threads, all of which must come here.
+__device__ __forceinline__ void sort_descending(u64* x) {
+    int t = (int)threadIdx.x;
+    for (int run = 2; run <= MOST; run *= 2) {
+        for (int step = run / 2; step > 0; step /= 2) {
+            __syncthreads();
+            int other = t ^ step;
+            if (other > t) {
+                u64 a = x[t], b = x[other];
+                bool descending = (t & run) == 0;
+                if (descending ? a < b : a > b) {
+                    x[t] = b;
+                    x[other] = a;
+                }
+            }
+        }
+    }
+    __syncthreads();
+}
+
 // Moves and stretches a box by `delta` (boxes.rs: `decode` and `clip`).
 __device__ __forceinline__ void decode(const float* box, const float* delta, const float* weights, float height,
                                        float width, float* out) {
@@ -145,22 +165,7 @@ KERNEL(1024) select_anchors(const u32* keys, const u32* histograms, const int* t
     }
     for (int i = t; i < count; i += MOST)
         if (equal[i] >> shift == prefix) chosen[atomicAdd(&chosen_count, 1)] = equal[i];
-    // Largest first (bitonic).
-    for (int run = 2; run <= MOST; run *= 2) {
-        for (int step = run / 2; step > 0; step /= 2) {
-            __syncthreads();
-            int other = t ^ step;
-            if (other > t) {
-                u64 a = chosen[t], b = chosen[other];
-                bool descending = (t & run) == 0;
-                if (descending ? a < b : a > b) {
-                    chosen[t] = b;
-                    chosen[other] = a;
-                }
-            }
-        }
-    }
-    __syncthreads();
+    sort_descending(chosen);
     float box[4] = {0.0f, 0.0f, 0.0f, 0.0f}, score = 0.0f;
     int keep = 0;
     if (t < wanted) {
@@ -272,28 +277,33 @@ __device__ __forceinline__ int count_better(const float* scores, int count, floa
     return low;
 }
 
-// The best `limit` over all levels, equal scores of finer levels first: [batch, limit, 4], zeros past the last.
-// grid (parts, batch), one thread for each of LEVELS * capacity.
-KERNEL(256) merge_levels(const float* boxes, const float* scores, const int* counts, float* merged,
-                                        int* merged_counts, int capacity, int limit) {
+// The best `limit` of several lists (levels, or labels), equal scores in the order of the lists: boxes
+// [batch, limit, 4], zeros past the last, how many there are, and where `merged_scores` is wanted, score and list of
+// each. grid (parts, batch), one thread for each of lists * capacity.
+KERNEL(256) merge_lists(const float* boxes, const float* scores, const int* counts, float* merged, int* merged_counts,
+                                       float* merged_scores, int* merged_lists, int lists, int capacity, int limit) {
     i64 i = thread_number(), image = blockIdx.y;
-    const int* count = counts + image * LEVELS;
+    const int* count = counts + image * lists;
     int all = 0;
-    for (int level = 0; level < LEVELS; level++) all += count[level];
+    for (int list = 0; list < lists; list++) all += count[list];
     float* out = merged + image * limit * 4;
     if (i == 0) merged_counts[image] = min(all, limit);
     if (i >= all && i < limit)
         for (int k = 0; k < 4; k++) out[i * 4 + k] = 0.0f;
     int mine = (int)(i / capacity), place = (int)(i % capacity);
-    if (mine >= LEVELS || place >= count[mine]) return;
-    const float* lists = scores + image * LEVELS * capacity;
-    float score = lists[mine * capacity + place];
+    if (mine >= lists || place >= count[mine]) return;
+    const float* all_scores = scores + image * lists * capacity;
+    float score = all_scores[mine * capacity + place];
     int rank = place;
-    for (int level = 0; level < LEVELS; level++)
-        if (level != mine) rank += count_better(lists + level * capacity, count[level], score, level < mine);
+    for (int list = 0; list < lists; list++)
+        if (list != mine) rank += count_better(all_scores + list * capacity, count[list], score, list < mine);
     if (rank >= limit) return;
-    const float* box = boxes + ((image * LEVELS + mine) * capacity + place) * 4;
+    const float* box = boxes + ((image * lists + mine) * capacity + place) * 4;
     for (int k = 0; k < 4; k++) out[(i64)rank * 4 + k] = box[k];
+    if (merged_scores) {
+        merged_scores[image * limit + rank] = score;
+        merged_lists[image * limit + rank] = mine;
+    }
 }
 
 // The pixel before a sample, the one after it and the latter's weight; false beyond the map (roi_align.rs: `bin_taps`).
@@ -378,5 +388,35 @@ KERNEL(256) score_regions(const float* logits, const float* logit_bias, const fl
         float* out = y + (region * label_count + k) * 5;
         decode(regions + region * 4, delta, weights, height, width, out);
         out[4] = expf(x[label] + logit_bias[label] - most) / total;
+    }
+}
+
+// The regions that may show an object of each wanted label, best first, equal scores in the order of the regions:
+// those whose score is above the threshold and whose box has sides. `found` is what `score_regions` wrote,
+// [batch, regions, labels, 5], of which the first `region_counts` of each picture count; at most MOST regions. Boxes
+// [batch, labels, capacity, 4], scores, counts. grid (labels, batch), MOST threads.
+KERNEL(1024) rank_regions(const float* found, const int* region_counts, float* boxes, float* scores, int* counts,
+                                         int regions, int capacity, float threshold, float min_side) {
+    __shared__ u64 chosen[MOST];
+    __shared__ int scratch[MOST];
+    int t = (int)threadIdx.x, label = (int)blockIdx.x, labels = (int)gridDim.x;
+    i64 image = blockIdx.y, group = image * labels + label;
+    const float* mine = found + (image * regions * labels + label) * 5;
+    int keep = 0;
+    chosen[t] = 0ull;
+    if (t < min(regions, region_counts[image])) {
+        const float* row = mine + (i64)t * labels * 5;
+        keep = row[4] > threshold && row[2] - row[0] >= min_side && row[3] - row[1] >= min_side;
+        // A score and its region in one number, larger for the better and never 0.
+        if (keep) chosen[t] = ((u64)ordered(row[4]) << 32) | (u64)(MOST - t);
+    }
+    int count = inclusive_scan(keep, scratch);
+    if (t == MOST - 1) counts[group] = count;
+    sort_descending(chosen);
+    if (chosen[t]) {
+        const float* row = mine + (i64)(MOST - (int)(chosen[t] & 0xffffffffull)) * labels * 5;
+        i64 slot = group * capacity + t;
+        for (int i = 0; i < 4; i++) boxes[slot * 4 + i] = row[i];
+        scores[slot] = row[4];
     }
 }

@@ -52,36 +52,20 @@ struct Scratch {
     keys: usize,
     histograms: usize,
     equals: usize,
-    boxes: usize,
-    scores: usize,
-    counts: usize,
-    overlaps: usize,
-    kept_boxes: usize,
-    kept_scores: usize,
-    kept_counts: usize,
+    lists: Lists,
     end: usize,
 }
 
 impl ProposalPlan {
     fn scratch(&self, anchors: usize) -> Scratch {
         let mut end = 0;
-        let mut take = |bytes: usize| {
-            let at = end;
-            end += bytes.next_multiple_of(256);
-            at
-        };
+        let mut take = places(&mut end);
         let groups = self.batch * LEVELS;
         Scratch {
             keys: take(self.batch * anchors * 4),
             histograms: take(groups * BINS * 4),
             equals: take(self.batch * anchors * 8),
-            boxes: take(groups * MOST * 16),
-            scores: take(groups * MOST * 4),
-            counts: take(groups * 4),
-            overlaps: take(groups * MOST * WORDS * 8),
-            kept_boxes: take(groups * MOST * 16),
-            kept_scores: take(groups * MOST * 4),
-            kept_counts: take(groups * 4),
+            lists: Lists::new(groups, take),
             end,
         }
     }
@@ -153,9 +137,9 @@ pub fn propose(
     args.extend([
         Arg::from(padded),
         place(at.equals).into(),
-        place(at.boxes).into(),
-        place(at.scores).into(),
-        place(at.counts).into(),
+        place(at.lists.boxes).into(),
+        place(at.lists.scores).into(),
+        place(at.lists.counts).into(),
         total.into(),
         plan.per_level.into(),
         MOST.into(),
@@ -165,38 +149,108 @@ pub fn propose(
     ]);
     on.launch("select_anchors", Grid::blocks([LEVELS, plan.batch, 1], MOST as u32), &args)?;
 
+    let Scratch { lists, .. } = at;
+    suppress(on, scratch, &lists, groups, plan.iou)?;
+    let merged = Merged { boxes, counts, scores: Ptr::NULL, lists: Ptr::NULL };
+    merge(on, scratch, &lists, [plan.batch, LEVELS, plan.proposals], merged)
+}
+
+/// Groups of at most [`MOST`] boxes in memory, best first, and what is left of them: in bytes from its beginning.
+#[derive(Clone, Copy, Debug)]
+struct Lists {
+    boxes: usize,
+    scores: usize,
+    counts: usize,
+    overlaps: usize,
+    kept_boxes: usize,
+    kept_scores: usize,
+    kept_counts: usize,
+}
+
+impl Lists {
+    fn new(groups: usize, mut take: impl FnMut(usize) -> usize) -> Self {
+        Self {
+            boxes: take(groups * MOST * 16),
+            scores: take(groups * MOST * 4),
+            counts: take(groups * 4),
+            overlaps: take(groups * MOST * WORDS * 8),
+            kept_boxes: take(groups * MOST * 16),
+            kept_scores: take(groups * MOST * 4),
+            kept_counts: take(groups * 4),
+        }
+    }
+}
+
+/// A place after another, each where memory may begin.
+fn places(end: &mut usize) -> impl FnMut(usize) -> usize {
+    |bytes| {
+        let at = *end;
+        *end += bytes.next_multiple_of(256);
+        at
+    }
+}
+
+/// Non-maximum suppression within each group.
+fn suppress(on: &impl Launch, scratch: Ptr, lists: &Lists, groups: usize, iou: f32) -> Result<()> {
+    let place = |offset: usize| scratch.offset(offset);
     let args = [
-        place(at.boxes).into(),
-        place(at.counts).into(),
-        place(at.overlaps).into(),
+        place(lists.boxes).into(),
+        place(lists.counts).into(),
+        place(lists.overlaps).into(),
         MOST.into(),
         WORDS.into(),
-        plan.iou.into(),
+        iou.into(),
     ];
     on.launch("find_overlaps", Grid::blocks([WORDS, WORDS, groups], 64), &args)?;
     let args = [
-        place(at.boxes).into(),
-        place(at.scores).into(),
-        place(at.counts).into(),
-        place(at.overlaps).into(),
-        place(at.kept_boxes).into(),
-        place(at.kept_scores).into(),
-        place(at.kept_counts).into(),
+        place(lists.boxes).into(),
+        place(lists.scores).into(),
+        place(lists.counts).into(),
+        place(lists.overlaps).into(),
+        place(lists.kept_boxes).into(),
+        place(lists.kept_scores).into(),
+        place(lists.kept_counts).into(),
         MOST.into(),
         WORDS.into(),
     ];
-    on.launch("suppress", Grid::blocks([groups, 1, 1], MOST as u32), &args)?;
+    on.launch("suppress", Grid::blocks([groups, 1, 1], MOST as u32), &args)
+}
+
+/// Where the best of several lists go.
+#[derive(Clone, Copy, Debug)]
+pub struct Merged {
+    /// f32 `[batch, limit, 4]`.
+    pub boxes: Ptr,
+    /// i32 `[batch]`.
+    pub counts: Ptr,
+    /// f32 `[batch, limit]`, or [`Ptr::NULL`].
+    pub scores: Ptr,
+    /// The list of each, i32 `[batch, limit]`, where scores are wanted.
+    pub lists: Ptr,
+}
+
+/// The best `limit` of what the suppression has left of a picture's lists.
+fn merge(
+    on: &impl Launch,
+    scratch: Ptr,
+    lists: &Lists,
+    [batch, count, limit]: [usize; 3],
+    merged: Merged,
+) -> Result<()> {
     let args = [
-        place(at.kept_boxes).into(),
-        place(at.kept_scores).into(),
-        place(at.kept_counts).into(),
-        boxes.into(),
-        counts.into(),
+        scratch.offset(lists.kept_boxes).into(),
+        scratch.offset(lists.kept_scores).into(),
+        scratch.offset(lists.kept_counts).into(),
+        merged.boxes.into(),
+        merged.counts.into(),
+        merged.scores.into(),
+        merged.lists.into(),
+        count.into(),
         MOST.into(),
-        plan.proposals.into(),
+        limit.into(),
     ];
-    let parts = (LEVELS * MOST).max(plan.proposals).div_ceil(256);
-    on.launch("merge_levels", Grid::blocks([parts, plan.batch, 1], 256), &args)
+    let parts = (count * MOST).max(limit).div_ceil(256);
+    on.launch("merge_lists", Grid::blocks([parts, batch, 1], 256), &args)
 }
 
 /// Levels that regions are read from.
@@ -264,4 +318,64 @@ pub fn score_regions(on: &impl Launch, from: RegionScores, y: Ptr, count: usize,
         Arg::Long(count as i64),
     ];
     on.launch("score_regions", Grid::over(count * 32), &args)
+}
+
+/// How objects are chosen among scored regions.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectPlan {
+    /// Pictures.
+    pub batch: usize,
+    /// Of each picture, at most [`MOST`].
+    pub regions: usize,
+    /// Labels that are wanted.
+    pub labels: usize,
+    /// Scores up to this one are none.
+    pub threshold: f32,
+    /// Boxes with a shorter side go.
+    pub min_side: f32,
+    /// Overlap from which one of two of a label goes.
+    pub iou: f32,
+    /// Objects that are told at most.
+    pub limit: usize,
+}
+
+impl ObjectPlan {
+    fn scratch(&self) -> (Lists, usize) {
+        let mut end = 0;
+        let lists = Lists::new(self.batch * self.labels, places(&mut end));
+        (lists, end)
+    }
+
+    /// Bytes of memory that [`choose_objects`] needs beside its input and output.
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch().1
+    }
+}
+
+/// The best boxes of each label of what [`score_regions`] wrote, best first; `counts` tells how many regions of each
+/// picture there are, i32.
+pub fn choose_objects(
+    on: &impl Launch,
+    plan: &ObjectPlan,
+    [found, counts, scratch]: [Ptr; 3],
+    objects: Merged,
+) -> Result<()> {
+    if plan.regions > MOST {
+        bail!("objects among {} regions of a picture: the kernel takes {MOST}", plan.regions);
+    }
+    let (lists, _) = plan.scratch();
+    let args = [
+        found.into(),
+        counts.into(),
+        scratch.offset(lists.boxes).into(),
+        scratch.offset(lists.scores).into(),
+        scratch.offset(lists.counts).into(),
+        plan.regions.into(),
+        MOST.into(),
+        plan.threshold.into(),
+        plan.min_side.into(),
+    ];
+    on.launch("rank_regions", Grid::blocks([plan.labels, plan.batch, 1], MOST as u32), &args)?;
+    suppress(on, scratch, &lists, plan.batch * plan.labels, plan.iou)?;
+    merge(on, scratch, &lists, [plan.batch, plan.labels, plan.limit], objects)
 }

@@ -26,7 +26,7 @@ use super::loaded::Kernels;
 use super::patches::HeldFrame;
 use super::source::Program;
 use crate::nets::Precision;
-use crate::nets::meter::{KernelTime, Work};
+use crate::nets::meter::{GraphUse, KernelTime, Work};
 
 /// All devices that were opened. They stay: their memory and their plans serve the next network.
 static OPEN: Mutex<Vec<Arc<Gpu>>> = Mutex::new(Vec::new());
@@ -53,8 +53,7 @@ pub struct Gpu {
     turn: Arc<Mutex<()>>,
     capturing: AtomicBool,
     graphs: AtomicBool,
-    /// Recorded, and those that could not be.
-    graph_counts: [AtomicUsize; 2],
+    graph_use: Mutex<GraphUse>,
     profile: Mutex<Option<Vec<Mark>>>,
     work: Mutex<Work>,
     /// cuDNN, cuBLASLt and what was found out about shapes.
@@ -100,6 +99,7 @@ impl Gpu {
         // SAFETY: what is made in this context is used on its one stream, except where the streams are ordered by
         // hand. Events that are recorded outside of a capture may not be waited for inside.
         unsafe { context.disable_event_tracking() };
+        hold_memory(&context);
         let stream = context.new_stream().map_err(Error::wrap)?;
         let (major, minor) = context.compute_capability().map_err(Error::wrap)?;
         if precision == Precision::Bf16 && major < 8 {
@@ -123,7 +123,7 @@ impl Gpu {
             turn,
             capturing: AtomicBool::new(false),
             graphs: AtomicBool::new(true),
-            graph_counts: Default::default(),
+            graph_use: Mutex::default(),
             profile: Mutex::new(None),
             work: Mutex::default(),
             libraries,
@@ -165,13 +165,23 @@ impl Gpu {
         self.graphs.store(graphs, Ordering::Relaxed);
     }
 
-    pub(super) fn note_graph(&self, recorded: bool) {
-        self.graph_counts[usize::from(!recorded)].fetch_add(1, Ordering::Relaxed);
+    pub(super) fn note_graph(&self, note: impl FnOnce(&mut GraphUse)) {
+        note(&mut lock(&self.graph_use));
     }
 
-    /// Graphs that were recorded so far, and those that could not be.
-    pub fn graph_counts(&self) -> [usize; 2] {
-        [0, 1].map(|i| self.graph_counts[i].load(Ordering::Relaxed))
+    /// How networks ran so far.
+    pub fn graph_use(&self) -> GraphUse {
+        *lock(&self.graph_use)
+    }
+
+    /// Bytes that the driver holds for this process, in use or not; `None` where it does not tell.
+    pub fn held_bytes(&self) -> Option<u64> {
+        let mut bytes = 0_u64;
+        let pool = memory_pool(&self.context)?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT;
+        // SAFETY: the pool is the device's own; the attribute is a number of 64 bits.
+        unsafe { result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast()) }.ok()?;
+        Some(bytes)
     }
 
     pub(super) fn graphs(&self) -> bool {
@@ -406,6 +416,28 @@ impl Gpu {
     pub(super) fn taking_from(&self, pool: &Arc<Pool>) -> Taking<'_> {
         let before = std::mem::replace(&mut *lock(&self.pool), Arc::clone(pool));
         Taking { gpu: self, before: Some(before) }
+    }
+}
+
+/// The pool that memory of the driver's comes from, tensors of candle's too; `None` where it has none.
+fn memory_pool(context: &CudaContext) -> Option<sys::CUmemoryPool> {
+    if !context.has_async_alloc() {
+        return None;
+    }
+    // SAFETY: the device is that of a context.
+    unsafe { result::device::get_default_mem_pool(context.cu_device()) }.ok()
+}
+
+/// What is given back stays for the next who asks. By itself the driver takes all that nobody uses back whenever
+/// somebody waits for it, and so the tensors in which each frame's results are handed out would be mapped anew for
+/// every frame.
+fn hold_memory(context: &CudaContext) {
+    let Some(pool) = memory_pool(context) else { return };
+    let mut most = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the pool is the device's own; the attribute is a number of 64 bits.
+    if let Err(error) = unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut most).cast()) } {
+        log::debug!("the driver does not hold memory: {error:?}");
     }
 }
 

@@ -93,11 +93,11 @@ impl<K: Eq + Hash + Debug, I, T> Graphs<K, I, T> {
         if matches!(entry.state, State::Warm) && gpu.graphs() {
             entry.state = match record(gpu, &entry.pool, || body(&entry.input, &mut |_| Ok(()))) {
                 Ok((graph, made)) => {
-                    gpu.note_graph(true);
+                    gpu.note_graph(|used| used.recorded += 1);
                     State::Recorded(graph, made)
                 }
                 Err(error) => {
-                    gpu.note_graph(false);
+                    gpu.note_graph(|used| used.failed += 1);
                     log::warn!("{what}: no graph ({error}); it runs kernel by kernel");
                     State::Eager
                 }
@@ -108,12 +108,14 @@ impl<K: Eq + Hash + Debug, I, T> Graphs<K, I, T> {
             State::Recorded(graph, made) if gpu.graphs() => {
                 let started = || graph.0.launch().map_err(Error::wrap);
                 gpu.marked(|| format!("graph of {what}"), started)?;
+                gpu.note_graph(|used| used.replayed += 1);
                 gpu.count(entry.work.multiply_adds as usize, entry.work.bytes as usize);
                 lap("network, as one graph")?;
                 drop(taking);
                 take(made, &entry.replays)
             }
             _ => {
+                gpu.note_graph(|used| used.eager += 1);
                 let before = gpu.work();
                 let made = body(&entry.input, lap)?;
                 entry.work = gpu.work().since(before);

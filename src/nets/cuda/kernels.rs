@@ -73,7 +73,7 @@ impl From<f32> for Arg {
 }
 
 /// A number that may be past 2^31.
-fn long(x: usize) -> Arg {
+pub(super) fn long(x: usize) -> Arg {
     Arg::Long(x as i64)
 }
 
@@ -166,7 +166,7 @@ impl Scaling {
     /// Grey levels as they are.
     pub const NONE: Self = Self { gain: [1.0; 3], offset: [0.0; 3] };
 
-    fn args(&self) -> [Arg; 6] {
+    pub(super) fn args(&self) -> [Arg; 6] {
         let ([g0, g1, g2], [o0, o1, o2]) = (self.gain, self.offset);
         [g0, g1, g2, o0, o1, o2].map(Arg::Float)
     }
@@ -193,57 +193,6 @@ pub fn map_to_planar(on: &impl Launch, x: Ptr, y: Ptr, dims: MapDims) -> Result<
     let pixels = dims.height * dims.width;
     let args = [x.into(), y.into(), dims.channels.into(), dims.padded().into(), pixels.into(), long(count)];
     on.launch("map_to_planar", Grid::over(count), &args)
-}
-
-/// Patches out of an RGB frame `[width, height]`; `frame_from_crop` has six f32 for each.
-pub fn crop(
-    on: &impl Launch,
-    frame: Ptr,
-    size: [usize; 2],
-    frame_from_crop: Ptr,
-    y: Ptr,
-    dims: MapDims,
-    scaling: Scaling,
-) -> Result<()> {
-    let count = dims.pixels();
-    let mut args = vec![
-        frame.into(),
-        size[0].into(),
-        size[1].into(),
-        frame_from_crop.into(),
-        y.into(),
-        dims.width.into(),
-        dims.padded().into(),
-        long(count),
-    ];
-    args.extend(scaling.args());
-    on.launch("crop", Grid::over(count), &args)
-}
-
-/// An RGB frame `[width, height]` resized to the top left `resized` (`[height, width]`) of one image of a map.
-pub fn resize(
-    on: &impl Launch,
-    frame: Ptr,
-    size: [usize; 2],
-    resized: [usize; 2],
-    y: Ptr,
-    dims: MapDims,
-    scaling: Scaling,
-) -> Result<()> {
-    let count = dims.height * dims.width;
-    let mut args = vec![
-        frame.into(),
-        size[0].into(),
-        size[1].into(),
-        y.into(),
-        resized[1].into(),
-        resized[0].into(),
-        dims.width.into(),
-        dims.padded().into(),
-        long(count),
-    ];
-    args.extend(scaling.args());
-    on.launch("resize", Grid::over(count), &args)
 }
 
 /// Shape of a square convolution, with channels that are stored.
@@ -456,6 +405,14 @@ pub fn doubled(on: &impl Launch, x: Ptr, y: Ptr, input: MapDims) -> Result<()> {
     on.launch("doubled", Grid::over(count), &args)
 }
 
+/// A map, and after it the same mirrored left to right: as many images again.
+pub fn and_mirrored(on: &impl Launch, x: Ptr, y: Ptr, input: MapDims) -> Result<()> {
+    let units = input.units(on.precision());
+    let count = input.pixels() * units;
+    let args = [x.into(), y.into(), input.width.into(), units.into(), long(count)];
+    on.launch("and_mirrored", Grid::over(count), &args)
+}
+
 /// Means of a square map over rows and over columns: `[2, batch, side, padded]`.
 pub fn line_means(on: &impl Launch, x: Ptr, y: Ptr, dims: MapDims) -> Result<()> {
     if dims.height != dims.width {
@@ -496,7 +453,7 @@ pub struct HeatmapsOut {
     pub coords: Ptr,
     /// f32, standard deviation.
     pub spread: Ptr,
-    /// u32, the likeliest bin.
+    /// f32, the likeliest bin.
     pub mode: Ptr,
 }
 
@@ -521,6 +478,52 @@ pub fn heatmaps(on: &impl Launch, logits: Ptr, out: HeatmapsOut, [batch, points,
         long(rows),
     ];
     on.launch("heatmaps", Grid::over(rows * 32), &args)
+}
+
+/// The logits of 3D heatmaps.
+#[derive(Clone, Copy, Debug)]
+pub struct Volumes {
+    /// f32 `[images, bins (y), bins (x), stride]`, of which each joint has `bins` (z) side by side.
+    pub logits: Ptr,
+    /// f32 `[joints * bins]`, not yet added.
+    pub bias: Ptr,
+    /// Numbers from pixel to pixel.
+    pub stride: usize,
+    /// i32 `[joints]`: with it the second half of the images shows the people mirrored, where this joint takes the
+    /// place of each, and the mean of both is told. [`Ptr::NULL`] where all images are people.
+    pub mirrored: Ptr,
+}
+
+/// f32 that [`volume_heatmaps`] needs between its two passes.
+pub fn volume_rows([images, joints, bins]: [usize; 3]) -> usize {
+    images * joints * bins * (2 + 2 * bins)
+}
+
+/// The marginals of each joint's softmax over its volume, and what is read from them; `rows` is memory for
+/// [`volume_rows`].
+pub fn volume_heatmaps(
+    on: &impl Launch,
+    volumes: Volumes,
+    rows: Ptr,
+    out: HeatmapsOut,
+    [people, joints, bins]: [usize; 3],
+) -> Result<()> {
+    if bins > MAX_BINS {
+        bail!("volumes of {bins} bins a side: the kernel reads at most {MAX_BINS}");
+    }
+    let images = if volumes.mirrored == Ptr::NULL { people } else { 2 * people };
+    let args = [volumes.logits.into(), volumes.bias.into(), rows.into(), bins.into(), volumes.stride.into()];
+    on.launch("volume_rows", Grid::blocks([bins, joints, images], 256), &args)?;
+    let args = [
+        rows.into(),
+        volumes.mirrored.into(),
+        out.probabilities.into(),
+        out.coords.into(),
+        out.spread.into(),
+        out.mode.into(),
+        bins.into(),
+    ];
+    on.launch("volume_heatmaps", Grid::blocks([3, joints, people], 256), &args)
 }
 
 /// Logits `[batch, side, side]` f32 to a softmax over each plane and the expected x and y, `[batch, 2]`.

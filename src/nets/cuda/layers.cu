@@ -141,6 +141,17 @@ KERNEL(256) doubled(const Quad* x, Quad* y, int height, int width, int units, i6
     y[i] = x[((image * height + oy / 2) * width + ox / 2) * units + unit];
 }
 
+// A map twice, the second time mirrored left to right: [images, height, width] to [2 * images, height, width].
+KERNEL(256) and_mirrored(const Quad* x, Quad* y, int width, int units, i64 count) {
+    i64 i = thread_number();
+    if (i >= count) return;
+    i64 pixel = i / units;
+    int column = (int)(pixel % width);
+    Quad value = x[i];
+    y[i] = value;
+    y[count + i + (i64)(width - 1 - 2 * column) * units] = value;
+}
+
 // Means of a square map [batch, side, side, padded] over its rows (for each column) and over its columns (for each
 // row): [2, batch, side, padded].
 KERNEL(256) line_means(const elem* x, elem* y, int side, int padded, i64 count) {

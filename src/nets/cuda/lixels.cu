@@ -2,7 +2,7 @@
 
 // Logits [3, points, batch, bins] to probabilities [batch, points, 3, bins], and for each heatmap the expectation of
 // the bin's index (soft-argmax), the standard deviation around it, and the likeliest bin. A warp each; at most 256 bins.
-KERNEL(256) heatmaps(const float* logits, float* probabilities, float* coords, float* spread, u32* mode,
+KERNEL(256) heatmaps(const float* logits, float* probabilities, float* coords, float* spread, float* mode,
                                     int points, int batch, int bins, i64 rows) {
     i64 row = thread_number() / 32;
     int lane = (int)threadIdx.x % 32;
@@ -43,7 +43,7 @@ KERNEL(256) heatmaps(const float* logits, float* probabilities, float* coords, f
     if (active && lane == 0) {
         coords[row] = mean;
         spread[row] = sqrtf(squares);
-        mode[row] = (u32)first;
+        mode[row] = first;
     }
 }
 
@@ -70,6 +70,96 @@ KERNEL(256) plane_heatmap(const float* logits, float* probabilities, float* coor
     if (threadIdx.x == 0) {
         coords[blockIdx.x * 2] = along_x / total;
         coords[blockIdx.x * 2 + 1] = along_y / total;
+    }
+}
+
+// 3D heatmaps, first pass. Logits are [images, bins (y), bins (x), stride] f32, of which a joint has `bins` (z) side by
+// side; the bias [joints * bins] is added here. For each row of each volume: its largest logit, the sum of all
+// exp(logit - largest), the same sum for each x, then for each z: [images, joints, bins (y), 2 + 2 * bins].
+// grid (bins (y), joints, images), 256 threads; at most 256 bins.
+KERNEL(256) volume_rows(const float* logits, const float* bias, float* rows, int bins, int stride) {
+    __shared__ float scratch[256];
+    __shared__ float over_x[8 * 256]; // of each warp, for each z
+    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    int joint = (int)blockIdx.y, joints = (int)gridDim.y;
+    i64 row = (i64)blockIdx.z * bins + blockIdx.x, line = ((i64)blockIdx.z * joints + joint) * bins + blockIdx.x;
+    const float* x = logits + row * bins * stride + joint * bins;
+    const float* b = bias + joint * bins;
+    float* out = rows + line * (2 + 2 * bins);
+    float most = LOWEST;
+    for (int column = warp; column < bins; column += 8)
+        for (int z = lane; z < bins; z += 32) most = fmaxf(most, x[(i64)column * stride + z] + b[z]);
+    most = block_max(most, scratch);
+    float sums[8], total = 0.0f;
+    for (int k = 0; k < 8; k++) sums[k] = 0.0f;
+    // All warps go as far as the last one: they meet where lanes exchange numbers.
+    for (int first = 0; first < bins; first += 8) {
+        int column = first + warp;
+        float sum = 0.0f;
+        for (int k = 0; k < 8; k++) {
+            int z = k * 32 + lane;
+            if (column >= bins || z >= bins) continue;
+            float p = expf(x[(i64)column * stride + z] + b[z] - most);
+            sums[k] += p;
+            sum += p;
+        }
+        sum = warp_sum(sum);
+        if (column < bins && lane == 0) out[2 + column] = sum;
+        total += sum;
+    }
+    for (int k = 0; k < 8; k++) over_x[warp * 256 + k * 32 + lane] = sums[k];
+    total = block_sum(lane == 0 ? total : 0.0f, scratch);
+    for (int z = (int)threadIdx.x; z < bins; z += (int)blockDim.x) {
+        float sum = 0.0f;
+        for (int w = 0; w < 8; w++) sum += over_x[w * 256 + z];
+        out[2 + bins + z] = sum;
+    }
+    if (threadIdx.x == 0) {
+        out[0] = most;
+        out[1] = total;
+    }
+}
+
+// 3D heatmaps, second pass: the marginals of each joint's softmax along x, y and z, [people, joints, 3, bins], and what
+// `heatmaps` reads from such rows. With `mirrored` (for each joint the one that takes its place in a mirror) there are
+// twice as many images as people: those of the second half show the people mirrored, and the mean of both is told.
+// grid (3, joints, people), 256 threads; at most 256 bins.
+KERNEL(256) volume_heatmaps(const float* rows, const int* mirrored, float* probabilities, float* coords, float* spread,
+                                           float* mode, int bins) {
+    __shared__ float scratch[256];
+    __shared__ float factors[256]; // of each row, from its own largest logit to the volume's
+    int t = (int)threadIdx.x, axis = (int)blockIdx.x, joint = (int)blockIdx.y, joints = (int)gridDim.y;
+    int width = 2 + 2 * bins, views = mirrored ? 2 : 1;
+    bool active = t < bins;
+    float p = 0.0f;
+    for (int view = 0; view < views; view++) {
+        i64 image = (i64)view * gridDim.z + blockIdx.z;
+        const float* x = rows + (image * joints + (view ? mirrored[joint] : joint)) * bins * width;
+        float most = active ? x[t * width] : LOWEST;
+        float factor = expf(most - block_max(most, scratch));
+        float along_y = active ? factor * x[t * width + 1] : 0.0f;
+        factors[t] = factor;
+        float total = block_sum(along_y, scratch);
+        float marginal = along_y;
+        if (active && axis != 1) {
+            const float* at = x + (axis == 2 ? 2 + bins + t : view ? 1 + bins - t : 2 + t);
+            marginal = 0.0f;
+            for (int y = 0; y < bins; y++) marginal = fmaf(factors[y], at[y * width], marginal);
+        }
+        p += marginal / total;
+    }
+    p /= (float)views;
+    float mean = block_sum(active ? p * (float)t : 0.0f, scratch);
+    float offset = (float)t - mean;
+    float squares = block_sum(active ? p * offset * offset : 0.0f, scratch);
+    float likeliest = block_max(active ? p : LOWEST, scratch);
+    float first = -block_max(active && p == likeliest ? -(float)t : -(float)bins, scratch);
+    i64 row = ((i64)blockIdx.z * joints + joint) * 3 + axis;
+    if (active) probabilities[row * bins + t] = p;
+    if (t == 0) {
+        coords[row] = mean;
+        spread[row] = sqrtf(squares);
+        mode[row] = first;
     }
 }
 

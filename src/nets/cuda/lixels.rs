@@ -1,11 +1,12 @@
-//! The end of a lixel head on the device: means along lines, three products, heatmaps and what is read from them.
+//! The end of a head on the device: means along lines, three products, or 3D heatmaps; heatmaps and what is read from
+//! them.
 
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
 use super::gpu::{Buffer, Gpu, Kept};
-use super::kernels::{self, HeatmapsOut, Launch, MapDims, ProductDims, Ptr};
+use super::kernels::{self, HeatmapsOut, Launch, MapDims, ProductDims, Ptr, Volumes};
 use super::map::{DeviceConv, DeviceMap, host_floats};
 use super::products::Operands;
 use crate::lixel::Lixels;
@@ -88,7 +89,7 @@ impl DeviceLines {
         let bytes = elements * gpu.precision().bytes() + 3 * product.m * product.n * size_of::<f32>();
         gpu.count(3 * product.m * product.n * self.channels, bytes);
         gpu.libraries.products.run(gpu, product, operands)?;
-        DeviceLixels::new(&self.gpu, &logits, [batch, self.points, bins])
+        DeviceLixels::of_lines(&self.gpu, &logits, [batch, self.points, bins])
     }
 }
 
@@ -105,15 +106,34 @@ pub struct DeviceLixels {
 
 impl DeviceLixels {
     /// From logits `[3, N, B, D]` f32.
-    fn new(gpu: &Arc<Gpu>, logits: &Buffer, shape: [usize; 3]) -> Result<Self> {
+    fn of_lines(gpu: &Arc<Gpu>, logits: &Buffer, shape: [usize; 3]) -> Result<Self> {
+        let lixels = Self::take(gpu, shape)?;
+        kernels::heatmaps(&**gpu, logits.at(), lixels.out(), shape)?;
+        Ok(lixels)
+    }
+
+    /// The marginals of 3D heatmaps; `shape` is people, joints, bins of a side.
+    pub fn of_volumes(gpu: &Arc<Gpu>, volumes: Volumes, shape: [usize; 3]) -> Result<Self> {
+        let lixels = Self::take(gpu, shape)?;
+        let [people, joints, bins] = shape;
+        let images = if volumes.mirrored == Ptr::NULL { people } else { 2 * people };
+        let rows = gpu.take(kernels::volume_rows([images, joints, bins]) * size_of::<f32>())?;
+        kernels::volume_heatmaps(&**gpu, volumes, rows.at(), lixels.out(), shape)?;
+        Ok(lixels)
+    }
+
+    /// Memory for them.
+    fn take(gpu: &Arc<Gpu>, shape: [usize; 3]) -> Result<Self> {
         let [batch, points, bins] = shape;
-        let rows = batch * points * 3;
-        let (heatmaps, coords) = (gpu.take(rows * bins * 4)?, gpu.take(rows * 4)?);
-        let (spread, mode) = (gpu.take(rows * 4)?, gpu.take(rows * 4)?);
-        let out =
-            HeatmapsOut { probabilities: heatmaps.at(), coords: coords.at(), spread: spread.at(), mode: mode.at() };
-        kernels::heatmaps(&**gpu, logits.at(), out, shape)?;
+        let bytes = batch * points * 3 * size_of::<f32>();
+        let (heatmaps, coords) = (gpu.take(bytes * bins)?, gpu.take(bytes)?);
+        let (spread, mode) = (gpu.take(bytes)?, gpu.take(bytes)?);
         Ok(Self { gpu: Arc::clone(gpu), heatmaps, coords, spread, mode, shape })
+    }
+
+    fn out(&self) -> HeatmapsOut {
+        let Self { heatmaps, coords, spread, mode, .. } = self;
+        HeatmapsOut { probabilities: heatmaps.at(), coords: coords.at(), spread: spread.at(), mode: mode.at() }
     }
 
     /// `[B, N, 3]` f32.
@@ -128,12 +148,7 @@ impl DeviceLixels {
             heatmaps: self.gpu.tensor(self.heatmaps.at(), (batch, points, 3, bins))?.into(),
             coords: self.gpu.tensor(self.coords.at(), (batch, points, 3))?.into(),
             spread: self.gpu.tensor(self.spread.at(), (batch, points, 3))?.into(),
+            mode: Some(self.gpu.tensor(self.mode.at(), (batch, points, 3))?),
         })
-    }
-
-    /// The likeliest bins, `[B, N, 3]`, fetched.
-    pub fn modes(&self) -> Result<Vec<u32>> {
-        let [batch, points, _] = self.shape;
-        self.gpu.read(self.mode.at(), batch * points * 3)
     }
 }

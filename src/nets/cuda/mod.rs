@@ -2,8 +2,8 @@
 //! none, one CUDA graph for each network and batch, nothing fetched between the crop and the vertices.
 //!
 //! ```text
-//! *.cu -> source -> compile -> loaded -> gpu <- kernels, detector (launches)
-//!                    convolution, products (libraries) -> map, lixels, regions (layers) -> graph
+//! *.cu -> source -> compile -> loaded -> gpu <- kernels, pictures, detector (launches)
+//!                    convolution, products (libraries) -> map, lixels, patches (layers) -> graph
 //! ```
 //!
 //! A device that [`Gpu::open`] made takes its layers here; candle's own CUDA devices, and weights that are trained, go
@@ -33,6 +33,7 @@ pub mod pack;
 mod patches;
 #[cfg(feature = "cudnn")]
 mod peak;
+pub mod pictures;
 #[cfg(feature = "cudnn")]
 mod products;
 pub mod source;

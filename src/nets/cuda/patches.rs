@@ -8,6 +8,7 @@ use image::RgbImage;
 use super::gpu::Gpu;
 use super::kernels::{self, Launch, MapDims, Scaling};
 use super::map::DeviceMap;
+use super::pictures;
 use crate::crop::Crop;
 
 /// Patches that are still parts of their frame.
@@ -40,7 +41,7 @@ impl PatchSource<'_> {
         gpu.write(memory.at(), bytemuck::cast_slice(&affines))?;
         gpu.with_frame(self.frame, Some(self.frame_id), |frame| {
             let size = [frame_width, frame_height];
-            kernels::crop(&**gpu, frame, size, memory.at(), patches.at(), patches.dims, scaling)
+            pictures::crop(&**gpu, frame, size, memory.at(), patches.at(), patches.dims, scaling)
         })
     }
 }

@@ -105,3 +105,29 @@ KERNEL(256) resize(const u8* frame, int width, int height, elem* y, int columns,
     }
     store_pixel(y + i * padded, padded, rgb[0] * g0 + o0, rgb[1] * g1 + o1, rgb[2] * g2 + o2);
 }
+
+// A frame as a whole on the canvas of a one-stage detector, `columns` x `rows`: each pixel a weighted mean of the
+// frame's around it, rounded to whole grey levels, `grey` where the frame ends (letterbox.rs: `picture`, with the same
+// operations in the same order); then value * gain + offset. `taps` tells for each column, then for each row, the
+// frame's first pixel and where its weights begin, which is where those of the one before end.
+KERNEL(256) letterbox(const u8* frame, int width, const int* taps, const float* weights, elem* y, int columns,
+                                     int padded, float grey, i64 count, float g0, float g1, float g2, float o0,
+                                     float o1, float o2) {
+    i64 i = thread_number();
+    if (i >= count) return;
+    const int* across = taps + i % columns * 2;
+    const int* down = taps + (columns + i / columns) * 2;
+    float rgb[3] = {grey, grey, grey};
+    if (across[1] < across[3] && down[1] < down[3]) {
+        float sums[3] = {0.5f, 0.5f, 0.5f};
+        for (int u = across[1]; u < across[3]; u++) {
+            const u8* at = frame + ((i64)down[0] * width + across[0] + u - across[1]) * 3;
+            float line[3] = {0.0f, 0.0f, 0.0f};
+            for (int v = down[1]; v < down[3]; v++, at += 3 * width)
+                for (int c = 0; c < 3; c++) line[c] += weights[v] * (float)at[c];
+            for (int c = 0; c < 3; c++) sums[c] += weights[u] * line[c];
+        }
+        for (int c = 0; c < 3; c++) rgb[c] = (float)min((int)sums[c], 255);
+    }
+    store_pixel(y + i * padded, padded, rgb[0] * g0 + o0, rgb[1] * g1 + o1, rgb[2] * g2 + o2);
+}

@@ -119,6 +119,15 @@ impl Conv2d {
         Ok(Self { shape, activation, weights })
     }
 
+    /// What runs it where it is on a GPU.
+    #[cfg(feature = "cudnn")]
+    pub fn device(&self) -> Option<&DeviceConv> {
+        match &self.weights {
+            Weights::Device(conv, _) => Some(conv),
+            _ => None,
+        }
+    }
+
     /// `[B, I, H, W] -> [B, O, H', W']`
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.run(&Features::Plain(x.clone()), None)?.to_tensor()

@@ -197,7 +197,10 @@ impl Features {
                 Ok([values(over_rows, map.width), values(over_columns, map.height)])
             }
             #[cfg(feature = "cudnn")]
-            Self::Device(map) => Self::Plain(map.to_tensor()?).line_means(),
+            Self::Device(map) => {
+                count_plain_run();
+                Self::Plain(map.to_tensor()?).line_means()
+            }
         }
     }
 

@@ -20,7 +20,7 @@ const HIDDEN: usize = 1024;
 /// Divisors of its corrections.
 const WEIGHTS: boxes::Weights = [10.0, 10.0, 5.0, 5.0];
 /// Boxes with a shorter side are dropped, in resized pixels.
-const MIN_SIDE: f32 = 1e-2;
+pub(in crate::nets) const MIN_SIDE: f32 = 1e-2;
 
 /// `roi_heads.box_head` and `roi_heads.box_predictor`.
 pub struct BoxHead {
@@ -184,13 +184,13 @@ fn softmax_rows(logits: &[f32], classes: usize) -> Buffer {
 }
 
 /// A box of one class where it is worth a look.
-pub(super) fn candidate(corners: Corners, score: f32, label: u32, config: &Config) -> Option<ScoredBox> {
+pub(in crate::nets) fn candidate(corners: Corners, score: f32, label: u32, config: &Config) -> Option<ScoredBox> {
     let counts = score > config.score_threshold && boxes::is_larger(corners, MIN_SIDE);
     counts.then_some(ScoredBox { corners, score, label })
 }
 
 /// The best boxes of each class, best first.
-pub(super) fn suppress(found: Vec<ScoredBox>, config: &Config) -> Vec<ScoredBox> {
+pub(in crate::nets) fn suppress(found: Vec<ScoredBox>, config: &Config) -> Vec<ScoredBox> {
     let corners: Buffer<Corners> = found.iter().map(|f| f.corners).collect();
     let scores: Buffer = found.iter().map(|f| f.score).collect();
     let groups: Buffer<usize> = found.iter().map(|f| f.label as usize).collect();

@@ -1,5 +1,4 @@
-//! The detector on an NVIDIA GPU: from the frame's bytes to the boxes' scores without the processor in between, as one
-//! graph. What is left to do for the processor is the last suppression, among the few boxes of the wanted classes.
+//! The detector on an NVIDIA GPU: from the frame's bytes to the objects without the processor in between, as one graph.
 //!
 //! Numbers of boxes stay on the device, so everything is as large as it can become: [`Config::proposals`] regions go
 //! through the box head, those without a box as empty ones.
@@ -10,17 +9,18 @@ use anyhow::Result;
 use candle_core::{Device, Result as CandleResult, bail};
 use image::RgbImage;
 
-use super::box_head::{self, ROI_SIDE, ScoredBox};
+use super::box_head::{MIN_SIDE, ROI_SIDE, ScoredBox};
 use super::transform::{Batch, ImageSize, padded_size, resized_size};
 use super::{Config, Corners, MaskRcnn, Query, fpn, mask_head, rpn};
 use crate::detect::{Detection, Mask};
 use crate::nets::Lap;
 use crate::nets::cuda::detector::{
-    LEVELS, MOST, ProposalPlan, ROI_LEVELS, RegionScores, RpnLevel, propose, roi_align, score_regions,
+    LEVELS, MOST, Merged, ObjectPlan, ProposalPlan, ROI_LEVELS, RegionScores, RpnLevel, choose_objects, propose,
+    roi_align, score_regions,
 };
-use crate::nets::cuda::kernels::{self, Launch, MapDims};
-use crate::nets::cuda::{Buffer, DeviceMap, Gpu, Graphs};
-use crate::nets::layers::Features;
+use crate::nets::cuda::kernels::{Launch, MapDims, Ptr};
+use crate::nets::cuda::{Buffer, DeviceMap, Gpu, Graphs, pictures};
+use crate::nets::layers::{Features, count_plain_run};
 
 /// The graphs of a detector.
 pub struct OnDevice(Graphs<Key, Input, Found>);
@@ -37,7 +37,13 @@ struct Key {
     per_level: usize,
     proposals: usize,
     /// The bits of the overlap from which a proposal goes.
+    proposal_iou: u32,
+    /// Those of the score that an object is above.
+    threshold: u32,
+    /// Those of the overlap from which an object goes.
     iou: u32,
+    /// Objects of each picture.
+    limit: usize,
 }
 
 impl Key {
@@ -56,6 +62,29 @@ impl Key {
             channels: fpn::CHANNELS,
         })
     }
+
+    fn proposal_plan(&self) -> ProposalPlan {
+        ProposalPlan {
+            batch: self.pictures,
+            resized: self.resized,
+            per_level: self.per_level,
+            proposals: self.proposals,
+            iou: f32::from_bits(self.proposal_iou),
+            min_side: rpn::MIN_SIDE,
+        }
+    }
+
+    fn object_plan(&self) -> ObjectPlan {
+        ObjectPlan {
+            batch: self.pictures,
+            regions: self.proposals,
+            labels: self.labels.len(),
+            threshold: f32::from_bits(self.threshold),
+            min_side: MIN_SIDE,
+            iou: f32::from_bits(self.iou),
+            limit: self.limit,
+        }
+    }
 }
 
 /// What a graph reads.
@@ -69,11 +98,45 @@ struct Input {
 
 /// What it makes.
 struct Found {
-    /// Proposals of each picture, i32.
-    counts: Buffer,
-    /// `[pictures, proposals, labels, 5]` f32: box in resized pixels, score.
-    scores: Buffer,
+    /// See [`Objects`].
+    objects: Buffer,
     pyramid: Vec<DeviceMap>,
+}
+
+/// The objects of some pictures in memory, in words of four bytes.
+#[derive(Clone, Copy)]
+struct Objects {
+    pictures: usize,
+    /// Of each picture.
+    limit: usize,
+}
+
+impl Objects {
+    /// Boxes `[pictures, limit, 4]` in resized pixels, scores, indices of their labels, numbers of each picture.
+    fn words(self) -> usize {
+        self.pictures * (6 * self.limit + 1)
+    }
+
+    /// Where each of them begins.
+    fn places(self, at: Ptr) -> Merged {
+        let all = self.pictures * self.limit * size_of::<u32>();
+        let [scores, lists, counts] = [4, 5, 6].map(|before| at.offset(before * all));
+        Merged { boxes: at, scores, lists, counts }
+    }
+
+    /// Those of one picture, best first.
+    fn of_picture(self, words: &[u32], index: usize, labels: &[u32]) -> Vec<ScoredBox> {
+        let Self { pictures, limit } = self;
+        let (boxes, rest) = words.split_at(4 * pictures * limit);
+        let (scores, rest) = rest.split_at(pictures * limit);
+        let (lists, counts) = rest.split_at(pictures * limit);
+        let one = |place: usize| ScoredBox {
+            corners: [0, 1, 2, 3].map(|i| f32::from_bits(boxes[place * 4 + i])),
+            score: f32::from_bits(scores[place]),
+            label: labels[lists[place] as usize],
+        };
+        (index * limit..).take((counts[index] as usize).min(limit)).map(one).collect()
+    }
 }
 
 impl OnDevice {
@@ -91,18 +154,20 @@ impl OnDevice {
         query: Query<'_>,
         lap: &mut Lap<'_>,
     ) -> Result<Option<Vec<Vec<Detection>>>> {
-        let Config { classes, shorter_side, longest_side, proposals_per_level, proposals, .. } = net.config;
+        let Config { classes, shorter_side, longest_side, proposals_per_level, proposals, max_detections, .. } =
+            net.config;
         let Some(first) = images.first() else { return Ok(None) };
         let same = images.iter().all(|image| image.dimensions() == first.dimensions());
         let original = [first.height() as usize, first.width() as usize];
-        if !same || original.contains(&0) || proposals_per_level > MOST || proposals == 0 {
+        if !same || original.contains(&0) || proposals_per_level > MOST || proposals > MOST || proposals == 0 {
+            count_plain_run();
             return Ok(None);
         }
         let labels: Vec<u32> = match query.labels {
             Some(labels) => labels.iter().copied().filter(|&l| l >= 1 && (l as usize) < classes).collect(),
             None => (1..classes as u32).collect(),
         };
-        if labels.is_empty() {
+        if labels.is_empty() || max_detections == 0 {
             return Ok(Some(vec![Vec::new(); images.len()]));
         }
         let resized = resized_size(original, shorter_side, longest_side);
@@ -114,20 +179,21 @@ impl OnDevice {
             resized,
             per_level: proposals_per_level,
             proposals,
-            iou: net.config.proposal_nms_iou.to_bits(),
+            proposal_iou: net.config.proposal_nms_iou.to_bits(),
+            threshold: net.config.score_threshold.to_bits(),
+            iou: net.config.nms_iou.to_bits(),
+            limit: max_detections.min(proposals * labels.len()),
         };
         let fill = |gpu: &Arc<Gpu>, input: &Input| {
             images.iter().zip(&input.frames).try_for_each(|(image, frame)| gpu.write(frame.at(), image.as_raw()))
         };
         let take = |found: &Found, _: &_| {
             let gpu = self.0.gpu();
-            let counts: Vec<i32> = gpu.read(found.counts.at(), images.len())?;
-            let numbers = 5 * labels.len();
-            let scores: Vec<f32> = gpu.read(found.scores.at(), images.len() * proposals * numbers)?;
+            let objects = Objects { pictures: images.len(), limit: key.limit };
+            let words: Vec<u32> = gpu.read(found.objects.at(), objects.words())?;
             let mut all = Vec::with_capacity(images.len());
-            for (index, (scores, &count)) in scores.chunks_exact(proposals * numbers).zip(&counts).enumerate() {
-                let regions = scores.chunks_exact(numbers).take(count.max(0) as usize);
-                let boxes = box_head::suppress(scored(regions, &labels, &net.config), &net.config);
+            for index in 0..images.len() {
+                let boxes = objects.of_picture(&words, index, &labels);
                 let masks = if query.masks { self.masks(net, found, index, &boxes, &size)? } else { Vec::new() };
                 let mut masks = masks.into_iter();
                 all.push(boxes.iter().map(|b| super::detection(b, &size, masks.next())).collect());
@@ -139,7 +205,7 @@ impl OnDevice {
         Ok(Some(self.0.run(key.clone(), prepare, fill, body, take, lap)?))
     }
 
-    /// From the frames' bytes to the scores.
+    /// From the frames' bytes to the objects.
     fn body(&self, net: &MaskRcnn, input: &Input, lap: &mut Lap<'_>) -> CandleResult<Found> {
         let gpu = self.0.gpu();
         let key = &input.key;
@@ -148,7 +214,7 @@ impl OnDevice {
         let picture_bytes = height * width * pixels.dims.padded() * gpu.precision().bytes();
         for (index, frame) in input.frames.iter().enumerate() {
             let at = pixels.at().offset(index * picture_bytes);
-            kernels::resize(&**gpu, frame.at(), key.size, key.resized, at, pixels.dims, Batch::scaling())?;
+            pictures::resize(&**gpu, frame.at(), key.size, key.resized, at, pixels.dims, Batch::scaling())?;
         }
         lap("resize")?;
         let pyramid = net.backbone.forward_features(&Features::Device(pixels))?;
@@ -171,7 +237,7 @@ impl OnDevice {
         };
         let levels: Vec<RpnLevel> = held.iter().map(level).collect();
         let Ok(levels) = <[RpnLevel; LEVELS]>::try_from(levels) else { bail!("a pyramid has {LEVELS} levels") };
-        let plan = input.plan();
+        let plan = key.proposal_plan();
         let regions = key.pictures * key.proposals;
         let scratch = gpu.take(plan.scratch_bytes(&key.levels()))?;
         let (boxes, counts) = (gpu.take(regions * 16)?, gpu.take(key.pictures * 4)?);
@@ -203,8 +269,13 @@ impl OnDevice {
             label_count,
         };
         score_regions(&**gpu, from, scores.at(), regions, key.resized)?;
+        let plan = key.object_plan();
+        let layout = Objects { pictures: key.pictures, limit: key.limit };
+        let objects = gpu.take(layout.words() * size_of::<u32>())?;
+        let scratch = gpu.take(plan.scratch_bytes())?;
+        choose_objects(&**gpu, &plan, [scores.at(), counts.at(), scratch.at()], layout.places(objects.at()))?;
         lap("heads")?;
-        Ok(Found { counts, scores, pyramid: maps })
+        Ok(Found { objects, pyramid: maps })
     }
 
     /// The pixels of objects that were found in one picture.
@@ -265,32 +336,9 @@ impl Input {
             key: key.clone(),
         })
     }
-
-    fn plan(&self) -> ProposalPlan {
-        ProposalPlan {
-            batch: self.key.pictures,
-            resized: self.key.resized,
-            per_level: self.key.per_level,
-            proposals: self.key.proposals,
-            iou: f32::from_bits(self.key.iou),
-            min_side: rpn::MIN_SIDE,
-        }
-    }
 }
 
 /// Map pixels of the finest level for each resized pixel: a power of two, as torchvision guesses it.
-fn finest_scale(levels: &[(kernels::Ptr, MapDims); ROI_LEVELS], resized: [usize; 2]) -> f32 {
+fn finest_scale(levels: &[(Ptr, MapDims); ROI_LEVELS], resized: [usize; 2]) -> f32 {
     (levels[0].1.height as f32 / resized[0] as f32).log2().round().exp2()
-}
-
-/// The boxes above the threshold, of the rows that the device wrote.
-fn scored<'a>(regions: impl Iterator<Item = &'a [f32]>, labels: &[u32], config: &Config) -> Vec<ScoredBox> {
-    let mut found = Vec::new();
-    for region in regions {
-        for (row, &label) in region.chunks_exact(5).zip(labels) {
-            let &[x0, y0, x1, y1, score] = row else { continue };
-            found.extend(box_head::candidate([x0, y0, x1, y1], score, label, config));
-        }
-    }
-    found
 }

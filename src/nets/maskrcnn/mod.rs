@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Convolutions and linear layers run on the weights' device. Anchors, suppression and RoIAlign, which are small and
-//! full of branches, run on the processor; on an NVIDIA GPU they have kernels of their own (`device`). Inside, boxes are corners in *resized* pixels, those of the network's
-//! input; what leaves is in the picture's own pixels.
+//! full of branches, run on the processor; on an NVIDIA GPU they have kernels of their own (`device`). Inside, boxes are
+//! corners in *resized* pixels, those of the network's input; what leaves is in the picture's own pixels.
 
 pub mod box_head;
 pub mod boxes;
