@@ -79,13 +79,12 @@ impl OnDevice {
         let (gpu, bins) = (self.0.gpu(), net.sizes.heatmap());
         let Some(volume) = net.volume.device() else { bail!("the head is not on the GPU") };
         let MapDims { batch: people, .. } = input.patches.dims;
-        let patches = match &input.mirrored {
-            None => input.patches.clone(),
-            Some(_) => {
-                let both = DeviceMap::new(gpu, MapDims { batch: 2 * people, ..input.patches.dims })?;
-                and_mirrored(&**gpu, input.patches.at(), both.at(), input.patches.dims)?;
-                both
-            }
+        let patches = if input.mirrored.is_some() {
+            let both = DeviceMap::new(gpu, MapDims { batch: 2 * people, ..input.patches.dims })?;
+            and_mirrored(&**gpu, input.patches.at(), both.at(), input.patches.dims)?;
+            both
+        } else {
+            input.patches.clone()
         };
         let feature = net.stages.run(&net.stem.run_features(&Features::Device(patches))?)?;
         lap("backbone")?;
