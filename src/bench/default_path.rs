@@ -3,7 +3,6 @@
 //! Making the frames is not timed, drawing is not done.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +16,7 @@ use crate::nets::meter::Work;
 use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::result::Stage;
-use crate::settings::{Backend, Settings};
+use crate::settings::Settings;
 use crate::synth::{Kind, SyntheticSource};
 
 /// Its name among the networks.
@@ -80,12 +79,12 @@ pub(super) fn load(settings: &Settings) -> Result<Stages> {
     Ok(stages)
 }
 
-/// Times so many frames. Rows are milliseconds a frame.
-pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(DefaultPath, Vec<Row>)> {
+/// Times so many frames with the device and the models of these settings. Rows are milliseconds a frame.
+pub(super) fn measure(settings: &Settings, frames: u32) -> Result<(DefaultPath, Vec<Row>)> {
     let (mut source, first) = film()?;
     memory::reset_peak();
     let started = Instant::now();
-    let mut stages = load(&Settings { backend, max_people: 1, ..Settings::with_models(models.to_owned()) })?;
+    let mut stages = load(&Settings { max_people: 1, ..settings.clone() })?;
     stages.process(first, Pass::Next)?;
     let first_mesh_ms = started.elapsed().as_secs_f64() * 1e3;
 
