@@ -39,8 +39,9 @@ pub(super) fn drawing_secs() -> f64 {
 
 /// The weight of this name. Activations stay of order 1, as in trained networks, whatever the depth: convolutions keep
 /// the variance of what a ReLU has passed (He et al. 2015), stems that read `0..=255` divide by it, residual blocks add
-/// little to what they are given (the scale of their last batch norm), other batch norms do next to nothing, boxes stay
-/// near their anchors, so that as many proposals as usual are left, and no class is certain.
+/// little to what they are given (the scale of their last batch norm), other batch norms do next to nothing. The
+/// detector's boxes stay near their anchors, so that as many proposals as usual are left, and no score is so near to 1
+/// that f32 cannot tell it from the next.
 pub(super) fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
     let started = Instant::now();
     let (offset, scale) = match shape {
@@ -51,7 +52,8 @@ pub(super) fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
             let fan_in: usize = shape.iter().skip(1).product();
             let less = match name {
                 "conv1.weight" | "backbone.conv1.weight" => 256.0,
-                _ if name.ends_with("bbox_pred.weight") || name.ends_with("cls_score.weight") => 8.0,
+                _ if name.ends_with("bbox_pred.weight") || name.ends_with("cls_logits.weight") => 8.0,
+                _ if name.contains(".fpn.") => 2.0,
                 _ => 1.0,
             };
             (0.0, (6.0 / fan_in.max(1) as f32).sqrt() / less)

@@ -3,7 +3,7 @@
 # compile every kernel for every GPU from sm_70 up, where there is neither a GPU nor a CUDA toolkit: 90 MB, once. Of
 # CUDA 12: later ones no longer know sm_70.
 set -euo pipefail
-folder=$(mkdir -p "${1:?where to}" && cd "$1" && pwd)
+folder=$(mkdir -p "${1:?where to}" && cd "$1" && pwd -P)
 find_it() { find "$folder" -name 'libnvrtc.so.12' | grep .; }
 find_it && exit
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 ||

@@ -178,14 +178,17 @@ def lines_of_memory(result):
 
 
 def lines_of_outputs(result):
-    yield "outputs beside PyTorch's in f32, same weights and input: greatest difference, and what it may be"
+    yield "outputs beside PyTorch's in f32, same weights and input: greatest difference, what it may be, and PyTorch's own"
     for network, found in result["peers"]["outputs"].items():
         for precision, one in found.items():
-            parts = [f"{k} {v:.2g}" + (f" of {one['limits'][k]:g}" if k in one["limits"] else "")
-                     for k, v in one["apart"].items()]
+            parts = []
+            for kind, value in one["apart"].items():
+                limit = f" of {one['limits'][kind]:.2g}" if kind in one["limits"] else ""
+                own = f" ({one['own'][kind]:.2g})" if kind in one.get("own", {}) else ""
+                parts.append(f"{kind} {value:.2g}{limit}{own}")
             word = "agrees" if one["agree"] else "DIFFERS"
             counts = f"{one['objects']} objects and {one['their_objects']}, " if "objects" in one else ""
-            yield f"{network:15} {precision:18} {word:8} {counts}{', '.join(parts)}"
+            yield f"{network:15} {precision:5} {word:8} {counts}{', '.join(parts)}"
 
 
 def lines_of_training(result):

@@ -47,7 +47,7 @@ class Table(unittest.TestCase):
             {"network": "i2l_body", "batch": 1, "kernels": [{"name": "a_kernel", "count": 3, "ms": 0.5}]}]})
         self.write("peers.json", {
             "precisions": {"eager tf32": "tf32", "channels_last AMP f16": "f16", "compile AMP f16": "f16"},
-            "outputs": {"i2l_body": {"f16": {"apart": {"bins": 0.3}, "limits": {"bins": 0.25}, "agree": False}}},
+            "outputs": {"i2l_body": {"f16": {"apart": {"bins": 0.3}, "limits": {"bins": 0.25}, "agree": False, "own": {"bins": 0.1}}}},
             "rows": [
                 {"network": "i2l_body", "batch": 1, "median_ms": {"eager tf32": 5.0, "channels_last AMP f16": 3.0},
                  "peak_mib": {"eager tf32": 900.0}},
@@ -81,7 +81,7 @@ class Table(unittest.TestCase):
         text = "\n".join(table.lines(self.result()))
         text_in_one = " ".join(text.split())
         for part in ["some GPU", "step profile-bf16: skipped the budget is used up", "4 goals reached, 4 missed, 11 not",
-                     "f16 DIFFERS", "bins 0.3 of 0.25", "a_kernel", "tf32: at best 400.0 TFLOP/s"]:
+                     "f16 DIFFERS", "bins 0.3 of 0.25 (0.1)", "a_kernel", "tf32: at best 400.0 TFLOP/s"]:
             self.assertIn(part, text_in_one)
         self.assertNotIn("bench-tf32", text)  # what passed needs no word
         line = next(line for line in text.splitlines() if line.endswith("compile AMP f16"))

@@ -93,24 +93,27 @@ WAYS = [
 ]
 
 
-def as_dict(module, results):
-    return {name: x.float().numpy() for name, x in zip(module.outputs, results)}
-
-
 def compared(name, module, image, folder):
-    """Our outputs in every precision beside PyTorch's in f32; and its own with AMP, to know what f16 costs anyway."""
+    """Our outputs in every precision beside PyTorch's in f32, and PyTorch's own in that precision beside the same."""
     with torch.inference_mode():
-        theirs = as_dict(module, Way("", "f32").runner(module, image, 1)())
-        found = {}
+
+        def theirs(precision):
+            results = Way("", precision).runner(module, image, 1)()
+            return {key: x.float().numpy() for key, x in zip(module.outputs, results)}
+
+        exact, found = theirs("f32"), {}
         for precision in outputs.LIMITS:
             path = Path(folder) / f"outputs-{precision}" / f"{name}.safetensors"
-            if path.exists():
-                found[precision] = outputs.compare(outputs.read(path), theirs, precision)
-                print(f"{name:14} {precision:5} {outputs.in_words(found[precision])}", flush=True)
-        amp = outputs.compare(as_dict(module, Way("", "f16").runner(module, image, 1)()), theirs, "f16")
-        amp["proposals"] = module.proposals(image.cuda()) if hasattr(module, "proposals") else None
-        found["PyTorch's AMP f16"] = amp
-        print(f"{name:14} PyTorch's own AMP f16: {outputs.in_words(amp)}", flush=True)
+            if not path.exists():
+                continue
+            own = outputs.compare(theirs(precision), exact, precision) if precision != "f32" else None
+            found[precision] = outputs.compare(outputs.read(path), exact, precision, own)
+            print(f"{name:14} {precision:5} {outputs.in_words(found[precision])}", flush=True)
+            if own:
+                found[precision]["own"] = own["apart"]
+                print(f"{name:14} PyTorch's own {precision}: {outputs.in_words(own)}", flush=True)
+        if hasattr(module, "proposals"):
+            found.get("f32", {})["proposals"] = module.proposals(image.cuda())
     return found
 
 
@@ -153,7 +156,7 @@ def networks(args):
                 measure(name, way, batch, args.runs, rows[name, batch], module, image)
                 save()
     others = [f"{name} in {precision}" for name, all_ in found["outputs"].items()
-              for precision, one in all_.items() if precision in outputs.LIMITS and not one["agree"]]
+              for precision, one in all_.items() if not one["agree"]]
     return f"other outputs than PyTorch's: {', '.join(others)}" if others else None
 
 

@@ -36,8 +36,10 @@ def weight(name, shape):
         scale = np.sqrt(np.float32(6) / np.float32(np.prod(shape[1:])))
         if name in ["conv1.weight", "backbone.conv1.weight"]:
             scale /= np.float32(256)
-        elif name.endswith(("bbox_pred.weight", "cls_score.weight")):
+        elif name.endswith(("bbox_pred.weight", "cls_logits.weight")):
             scale /= np.float32(8)
+        elif ".fpn." in name:
+            scale /= np.float32(2)
     seed = 0xCBF29CE484222325
     for byte in name.encode():
         seed = ((seed ^ byte) * 0x100000001B3) % 2**64

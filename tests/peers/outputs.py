@@ -47,9 +47,15 @@ def same_objects(ours, theirs, px, score):
     return apart
 
 
-def compare(ours, theirs, precision):
-    """Greatest differences by what they are measured in, how large each may be, and whether all are within."""
-    limits = LIMITS[precision]
+def compare(ours, theirs, precision, own=None):
+    """Greatest differences by what they are measured in, how large each may be, and whether all are within.
+
+    `own` is what PyTorch itself differs by where it computes in this precision. Random weights give scores that lie close
+    together, so coarser numbers let other boxes win: as many as of its own, and half as many again, may be others.
+    """
+    limits = dict(LIMITS[precision])
+    if own and "others" in own["apart"]:
+        limits["others"] = max(limits["others"], 1.5 * own["apart"]["others"])
     assert set(ours) == set(theirs), f"{sorted(ours)} and {sorted(theirs)}"
     if "boxes" in ours:
         apart = same_objects(ours, theirs, limits["px"], limits["score"])
@@ -95,9 +101,11 @@ def self_test():
     other = {**boxes, "labels": np.array([1, 3], "f4")}
     found = compare(other, boxes, "f32")
     assert found["apart"]["others"] == 0.5 and not found["agree"]
+    own = {"apart": {"others": 0.4}}
+    assert compare(other, boxes, "f16", own)["agree"] and not compare(other, boxes, "f16")["agree"]
     none = {name: tensor[:0] for name, tensor in boxes.items()}
     assert not compare(none, boxes, "bf16")["agree"] and not compare(none, none, "bf16")["agree"]
-    print("7 passed, 0 failed")
+    print("8 passed, 0 failed")
 
 
 if __name__ == "__main__":
