@@ -49,7 +49,7 @@ pub struct Row {
     /// 95 % of the runs took at most this long.
     pub p95_ms: f64,
     /// Speed of half of the runs at least; a multiply-add counts as two operations. Only those that are done: the fast
-    /// convolutions do fewer than their definition. `None` where they are not counted.
+    /// convolutions do fewer than their definition. `None` where there are none to count: copies, boxes, a body posed.
     pub gflops: Option<f64>,
     /// The same as a share of what these threads, or this GPU, reach at best.
     pub peak_share: Option<f64>,
@@ -204,7 +204,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
                 measure(2)?; // The graph is recorded and has run.
             }
             for mut row in measure(args.runs)? {
-                row.peak_share = row.gflops.zip(threads.peak).map(|(reached, peak)| reached / peak.gflops);
+                row.peak_share = share_of_peak(&row, threads.peak);
                 row.floor = threads.peak.and_then(|peak| peak.floor(row.work));
                 row.fps =
                     (*name == path::NAME && row.stage == TOTAL).then(|| path::FRAMES as f64 * 1e3 / row.median_ms);
@@ -236,7 +236,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             peak_gpu_mib: meter::memory_peak(&device)?.map(|bytes| bytes as f64 / f64::from(1 << 20)),
         };
         let resident = memory::in_words(cost.peak_resident_mib);
-        let on_gpu = cost.peak_gpu_mib.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB of the GPU's memory"));
+        let on_gpu =
+            cost.peak_gpu_mib.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB of the GPU's memory"));
         say(format!("{name:15} first result after {:.0} ms{resident}{on_gpu}", cost.start_ms));
         networks.push(cost);
         drop(run);
@@ -247,8 +248,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     for threads in threads.iter().filter(|_| with_path) {
         let frames = args.runs * settings.detect_every;
         match threads.run(|| default_path::measure(&settings, frames)) {
-            Ok((figures, path_rows)) => {
-                for row in &path_rows {
+            Ok((figures, mut path_rows)) => {
+                for row in &mut path_rows {
+                    row.peak_share = share_of_peak(row, threads.peak);
                     say(line(row));
                 }
                 rows.extend(path_rows);
@@ -288,6 +290,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+fn share_of_peak(row: &Row, peak: Option<Peak>) -> Option<f64> {
+    row.gflops.zip(peak).map(|(reached, peak)| reached / peak.gflops)
 }
 
 /// The stage of a row that is all of them.

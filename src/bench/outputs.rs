@@ -34,9 +34,11 @@ mod tests {
         assert_eq!(read["gamma"].to_vec1::<f32>().unwrap(), [1.5, -2.0]);
         write(folder.path(), "other", Box::new(|| Ok(Vec::new()))).unwrap();
         assert!(!folder.path().join("other.safetensors").exists());
-        let missing = write(&folder.path().join("none"), "rootnet", Box::new(|| {
-            Ok(vec![("gamma", Tensor::zeros(1, DType::F32, &Device::Cpu)?)])
-        }));
+        let missing = write(
+            &folder.path().join("none"),
+            "rootnet",
+            Box::new(|| Ok(vec![("gamma", Tensor::zeros(1, DType::F32, &Device::Cpu)?)])),
+        );
         assert!(missing.unwrap_err().to_string().contains("rootnet.safetensors"));
     }
 }

@@ -37,6 +37,6 @@ pub use pool_gradient::max_pool_gradient;
 pub use reduce::{line_means, volume_marginals};
 pub use simd::{Isa, LANES};
 pub use softmax::{Heatmaps, heatmaps, line_probabilities};
-pub use tile::multiply_adds;
+pub use tile::{count_multiply_adds, multiply_adds};
 pub use volume_gradient::volume_gradient;
 pub use winograd::{Winograd, WinogradDeconv};
