@@ -51,9 +51,9 @@ impl Nvrtc {
         let is_builtins = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so");
         // SAFETY: NVIDIA's libraries; their initialisers ask nothing of the program.
         let load = |path: &Path| unsafe { Library::new(path) };
-        let _builtins = beside.filter(is_builtins).filter_map(|entry| load(&entry.path()).ok()).collect();
+        let builtins = beside.filter(is_builtins).filter_map(|entry| load(&entry.path()).ok()).collect();
         let library = load(&name).with_context(|| format!("loading {}", name.display()))?;
-        Ok(Self { name: name.display().to_string(), library, _builtins, is_named })
+        Ok(Self { name: name.display().to_string(), library, _builtins: builtins, is_named })
     }
 
     /// Those that [`VARIABLE`] names, else the first that the system has.
@@ -66,7 +66,7 @@ impl Nvrtc {
 
     fn function<T>(&self, name: &str) -> Result<Symbol<'_, T>> {
         // SAFETY: the types at the uses of this are those of nvrtc.h, the same since CUDA 11.
-        Ok(unsafe { self.library.get(name.as_bytes()) }.with_context(|| format!("{name} of {}", self.name))?)
+        unsafe { self.library.get(name.as_bytes()) }.with_context(|| format!("{name} of {}", self.name))
     }
 
     /// Compute capabilities of ours that it makes code for.
