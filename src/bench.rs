@@ -10,6 +10,7 @@ mod body_model;
 mod default_path;
 mod memory;
 mod networks;
+mod outputs;
 mod path;
 mod published_start;
 mod random;
@@ -48,7 +49,7 @@ pub struct Row {
     /// 95 % of the runs took at most this long.
     pub p95_ms: f64,
     /// Speed of half of the runs at least; a multiply-add counts as two operations. Only those that are done: the fast
-    /// convolutions do fewer than their definition. `None` where they are not counted.
+    /// convolutions do fewer than their definition. `None` where there are none to count: copies, boxes, a body posed.
     pub gflops: Option<f64>,
     /// The same as a share of what these threads, or this GPU, reach at best.
     pub peak_share: Option<f64>,
@@ -80,6 +81,8 @@ pub struct Cost {
     /// Most memory that the process held, all batches; `None` where the system does not tell. The system may keep some
     /// of what earlier networks gave back: exact for the first network of a run.
     pub peak_resident_mib: Option<f64>,
+    /// Most memory of an NVIDIA GPU that the program held, all batches, weights and all; `None` elsewhere.
+    pub peak_gpu_mib: Option<f64>,
 }
 
 /// What `--json` writes.
@@ -159,6 +162,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         // Better now than after all the timing.
         fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    if let Some(folder) = &args.outputs {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
     let threads: Vec<Threads> = if args.threads.is_empty() {
         vec![Threads::new(None, &device)?]
     } else {
@@ -185,6 +191,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let (mut rows, mut networks, mut profiles) = (Vec::new(), Vec::new(), Vec::new());
     for (name, make) in wanted {
         memory::reset_peak();
+        meter::reset_memory_peak(&device)?;
         let (started, drawn) = (Instant::now(), random::drawing_secs());
         let run = threads[0].run(|| make(&device)).with_context(|| format!("cannot make {name}"))?;
         let mut start_ms = None;
@@ -197,7 +204,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
                 measure(2)?; // The graph is recorded and has run.
             }
             for mut row in measure(args.runs)? {
-                row.peak_share = row.gflops.zip(threads.peak).map(|(reached, peak)| reached / peak.gflops);
+                row.peak_share = share_of_peak(&row, threads.peak);
                 row.floor = threads.peak.and_then(|peak| peak.floor(row.work));
                 row.fps =
                     (*name == path::NAME && row.stage == TOTAL).then(|| path::FRAMES as f64 * 1e3 / row.median_ms);
@@ -208,10 +215,13 @@ pub fn run(args: &BenchArgs) -> Result<()> {
                 rows.push(row);
             }
         }
+        if let (Some(folder), Some(&batch)) = (&args.outputs, args.batch.first()) {
+            outputs::write(folder, name, threads[0].run(|| run(batch, &mut |_| Ok(())))?)?;
+        }
         if args.profile {
             meter::set_graphs(&device, false);
             for &batch in &args.batch {
-                let kernels = meter::profile(&device, || run(batch, &mut |_| Ok(())))?;
+                let kernels = meter::profile(&device, || run(batch, &mut |_| Ok(())).map(drop))?;
                 for KernelTime { name: kernel, count, ms } in kernels.iter().take(PROFILE_LINES) {
                     say(format!("{name:15} {batch:>13}  {ms:>10.4} ms {count:>4} x {kernel}"));
                 }
@@ -219,20 +229,28 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             }
             meter::set_graphs(&device, !args.no_graphs);
         }
-        let cost =
-            Cost { network: name, start_ms: start_ms.unwrap_or(f64::NAN), peak_resident_mib: memory::peak_mib() };
+        let cost = Cost {
+            network: name,
+            start_ms: start_ms.unwrap_or(f64::NAN),
+            peak_resident_mib: memory::peak_mib(),
+            peak_gpu_mib: meter::memory_peak(&device)?.map(|bytes| bytes as f64 / f64::from(1 << 20)),
+        };
         let resident = memory::in_words(cost.peak_resident_mib);
-        say(format!("{name:15} first result after {:.0} ms{resident}", cost.start_ms));
+        let on_gpu =
+            cost.peak_gpu_mib.map_or(String::new(), |mib| format!(", at most {mib:.0} MiB of the GPU's memory"));
+        say(format!("{name:15} first result after {:.0} ms{resident}{on_gpu}", cost.start_ms));
         networks.push(cost);
         drop(run);
         crate::memory::release_memory();
     }
     let mut path_figures = Vec::new();
+    let settings = Settings { backend: args.backend, precision: args.precision, ..Settings::with_models(models) };
     for threads in threads.iter().filter(|_| with_path) {
-        let frames = args.runs * Settings::with_models(models.clone()).detect_every;
-        match threads.run(|| default_path::measure(args.backend, &models, frames)) {
-            Ok((figures, path_rows)) => {
-                for row in &path_rows {
+        let frames = args.runs * settings.detect_every;
+        match threads.run(|| default_path::measure(&settings, frames)) {
+            Ok((figures, mut path_rows)) => {
+                for row in &mut path_rows {
+                    row.peak_share = share_of_peak(row, threads.peak);
                     say(line(row));
                 }
                 rows.extend(path_rows);
@@ -246,7 +264,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     let published_start = if with_start {
         crate::memory::release_memory();
-        let figures = threads[0].run(|| published_start::measure(args.backend))?;
+        let figures = threads[0].run(|| published_start::measure(&settings))?;
         say(figures.to_string());
         Some(figures)
     } else {
@@ -272,6 +290,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+fn share_of_peak(row: &Row, peak: Option<Peak>) -> Option<f64> {
+    row.gflops.zip(peak).map(|(reached, peak)| reached / peak.gflops)
 }
 
 /// The stage of a row that is all of them.
@@ -333,7 +355,7 @@ fn measure(network: &'static str, batch: usize, runs: u32, device: &Device, run:
         };
         let first = (Instant::now(), meter::work(device));
         let mut last = first;
-        run(batch, &mut |stage| {
+        let outputs = run(batch, &mut |stage| {
             nets::synchronize(device)?;
             note(stage, last.0, last.1);
             last = (Instant::now(), meter::work(device));
@@ -342,6 +364,7 @@ fn measure(network: &'static str, batch: usize, runs: u32, device: &Device, run:
         .with_context(|| format!("{network}, batch {batch}"))?;
         nets::synchronize(device)?;
         note(TOTAL, first.0, first.1);
+        drop(outputs);
     }
     let row = |Stage { name, mut times_ms, work }: Stage| {
         times_ms.sort_by(f64::total_cmp);

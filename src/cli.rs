@@ -323,6 +323,10 @@ pub struct BenchArgs {
     /// Also write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Also write what each network gave, for the first of the batch sizes, as safetensors: whoever draws the same
+    /// weights and pictures (tests/peers) can compare.
+    #[arg(long, value_name = "DIR")]
+    pub outputs: Option<PathBuf>,
 }
 
 /// Arguments of `doctor`.

@@ -3,7 +3,6 @@
 //! Making the frames is not timed, drawing is not done.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,11 +12,11 @@ use serde::Serialize;
 use super::{Row, TOTAL, memory, quantile};
 use crate::capture::{Frame, FrameSource, Next, SourceKind};
 use crate::models::Weights;
-use crate::nets::meter::Work;
+use crate::nets::meter::{self, Work};
 use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::result::Stage;
-use crate::settings::{Backend, Settings};
+use crate::settings::Settings;
 use crate::synth::{Kind, SyntheticSource};
 
 /// Its name among the networks.
@@ -80,18 +79,20 @@ pub(super) fn load(settings: &Settings) -> Result<Stages> {
     Ok(stages)
 }
 
-/// Times so many frames. Rows are milliseconds a frame.
-pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(DefaultPath, Vec<Row>)> {
+/// Times so many frames with the device and the models of these settings. Rows are milliseconds a frame.
+pub(super) fn measure(settings: &Settings, frames: u32) -> Result<(DefaultPath, Vec<Row>)> {
     let (mut source, first) = film()?;
     memory::reset_peak();
     let started = Instant::now();
-    let mut stages = load(&Settings { backend, max_people: 1, ..Settings::with_models(models.to_owned()) })?;
+    let mut stages = load(&Settings { max_people: 1, ..settings.clone() })?;
     stages.process(first, Pass::Next)?;
     let first_mesh_ms = started.elapsed().as_secs_f64() * 1e3;
 
     for _ in 1..WARM_UP {
         stages.process(next(&mut source)?, Pass::Next)?;
     }
+    let (device, _) = infer::device(settings.backend, settings.precision)?;
+    let counted = meter::work(&device);
     let mut times_ms = vec![Vec::new(); Stage::ALL.len()];
     let mut found = 0;
     for _ in 0..frames {
@@ -105,6 +106,7 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
         }
         found += result.people.len();
     }
+    let work = meter::work(&device).since(counted);
     let total_ms: f64 = times_ms.first().context("no stage")?.iter().sum();
     let figures = DefaultPath {
         frames,
@@ -129,7 +131,9 @@ pub(super) fn measure(backend: Backend, models: &Path, frames: u32) -> Result<(D
             best_ms,
             median_ms,
             p95_ms,
-            gflops: None,
+            // Stages are not told apart; the detector works on every fourth frame.
+            gflops: (stage == TOTAL && work.multiply_adds > 0)
+                .then(|| 2.0 * work.multiply_adds as f64 / total_ms / 1e6),
             peak_share: None,
             floor: None,
             fps: None,

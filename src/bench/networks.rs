@@ -6,10 +6,11 @@ use glam::Vec3;
 
 use super::{body_model, path, random};
 use crate::body::Family;
+use crate::detect::Detection;
 use crate::lixel;
 use crate::nets::i2l::{I2l, I2lShape};
 use crate::nets::input::patches_tensor;
-use crate::nets::layers::BN_EPS;
+use crate::nets::layers::{BN_EPS, Features};
 use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::param::{ParamRegressor, joints_from_mesh, regressor_matrix};
 use crate::nets::person_detector::{self, PersonDetector};
@@ -19,7 +20,15 @@ use crate::nets::rootnet::RootNet;
 use crate::nets::{self, Lap, NetSizes};
 
 /// A network that can be timed: takes a batch, calls `lap` at the end of each stage.
-pub(super) type Run = Box<dyn Fn(usize, &mut Lap<'_>) -> Result<()> + Send + Sync>;
+pub(super) type Run = Box<dyn Fn(usize, &mut Lap<'_>) -> Result<Outputs> + Send + Sync>;
+
+/// What a network gave, by names, for whoever asks: nothing is fetched or converted for a watch.
+pub(super) type Outputs = Box<dyn FnOnce() -> Result<Vec<(&'static str, Tensor)>> + Send>;
+
+/// Of networks that nobody compares.
+pub(super) fn no_outputs() -> Outputs {
+    Box::new(|| Ok(Vec::new()))
+}
 
 /// Name of a network, and how to make it.
 pub(super) type Network = (&'static str, fn(&Device) -> Result<Run>);
@@ -44,9 +53,21 @@ fn detector(device: &Device, shorter_side: usize, longest_side: usize) -> Result
     let picture = random::picture(1280, 960);
     Ok(Box::new(move |batch, lap| {
         let pictures = vec![&picture; batch];
-        net.detect_batch_watched(&pictures, maskrcnn::Query::default(), lap)?;
-        Ok(())
+        let found = net.detect_batch_watched(&pictures, maskrcnn::Query::default(), lap)?;
+        Ok(Box::new(move || objects(found.first().map_or(&[], Vec::as_slice))))
     }))
+}
+
+/// Corners, in pixels of the picture, score and class of each object.
+fn objects(found: &[Detection]) -> Result<Vec<(&'static str, Tensor)>> {
+    let column = |value: fn(&Detection) -> f32| -> Vec<f32> { found.iter().map(value).collect() };
+    let corners = found.iter().flat_map(|f| [f.rect.x, f.rect.y, f.rect.x + f.rect.w, f.rect.y + f.rect.h]).collect();
+    let tensor = |values: Vec<f32>| Tensor::from_vec(values, found.len(), &Device::Cpu);
+    Ok(vec![
+        ("boxes", Tensor::from_vec::<_, f32>(corners, (found.len(), 4), &Device::Cpu)?),
+        ("scores", tensor(column(|f| f.score))?),
+        ("labels", tensor(column(|f| f.label as f32))?),
+    ])
 }
 
 /// Frames of a webcam's size, one after another, as the program looks at them.
@@ -57,7 +78,7 @@ fn light_detector(device: &Device) -> Result<Run> {
         for _ in 0..batch {
             net.detect_watched(&frame, lap)?;
         }
-        Ok(())
+        Ok(no_outputs())
     }))
 }
 
@@ -68,12 +89,14 @@ fn backbone(device: &Device) -> Result<Run> {
     let patches = patches_tensor(&[random::picture(256, 256)], device)?;
     Ok(Box::new(move |batch, lap| {
         let patches = patches.repeat((batch, 1, 1, 1))?;
-        nets::on_pool(patches.device(), || -> Result<()> {
+        let feature = nets::on_pool(patches.device(), || -> Result<Features> {
             let early = stem.run(&patches)?;
             lap("stem")?;
-            stages.run(&early)?;
-            Ok(lap("stages")?)
-        })
+            let feature = stages.run(&early)?;
+            lap("stages")?;
+            Ok(feature)
+        })?;
+        Ok(Box::new(move || Ok(vec![("feature", feature.to_tensor()?)])))
     }))
 }
 
@@ -86,7 +109,8 @@ fn rootnet(device: &Device) -> Result<Run> {
         let output = net.forward(&patches)?;
         lap("forward")?;
         output.roots()?;
-        Ok(lap("fetch")?)
+        lap("fetch")?;
+        Ok(Box::new(move || Ok(vec![("coords", output.coords.to_tensor()?), ("gamma", output.gamma)])))
     }))
 }
 
@@ -101,7 +125,10 @@ fn i2l(device: &Device, joints: usize, vertices: usize) -> Result<Run> {
         let output = net.forward_watched(&patches, lap)?;
         lixel::points(&output.vertices.coords)?;
         lixel::points(&output.vertices.spread)?;
-        Ok(lap("fetch")?)
+        lap("fetch")?;
+        Ok(Box::new(move || {
+            Ok(vec![("joints", output.joints.coords.to_tensor()?), ("vertices", output.vertices.coords.to_tensor()?)])
+        }))
     }))
 }
 
@@ -124,7 +151,8 @@ fn second_stage(device: &Device, family: Family) -> Result<Run> {
         for person in &params {
             std::hint::black_box(model.pose(&person.pose_rad, &person.shape, Vec3::ZERO)?);
         }
-        Ok(lap("posed model")?)
+        lap("posed model")?;
+        Ok(no_outputs())
     }))
 }
 
@@ -138,6 +166,7 @@ fn skeleton(device: &Device) -> Result<Run> {
         let lixels = net.forward_flip_averaged(&patches, set)?;
         lap("forward, flipped too")?;
         lixel::points(&lixels.coords)?;
-        Ok(lap("fetch")?)
+        lap("fetch")?;
+        Ok(Box::new(move || Ok(vec![("joints", lixels.coords.to_tensor()?)])))
     }))
 }

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use candle_core::Device;
 
-use super::networks::Run;
+use super::networks::{Run, no_outputs};
 use super::random;
 use crate::camera_mesh::{BODY_BOX_M, LixelVolume};
 use crate::crop::Crop;
@@ -72,7 +72,7 @@ pub fn whole_path(device: &Device) -> Result<Run> {
             }
             lap("camera mesh")?;
         }
-        Ok(())
+        Ok(no_outputs())
     }))
 }
 

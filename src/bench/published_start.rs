@@ -27,7 +27,7 @@ use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::rootnet::RootNet;
 use crate::nets::weights::BODY_MODEL;
 use crate::pipeline::stages::Pass;
-use crate::settings::{Backend, BoxSource, Settings};
+use crate::settings::{BoxSource, Settings};
 use crate::space::RectPx;
 
 /// Its name among the networks.
@@ -58,8 +58,9 @@ impl fmt::Display for PublishedStart {
     }
 }
 
-/// Writes the checkpoints into a folder of their own, which goes at the end, and times the start.
-pub(super) fn measure(backend: Backend) -> Result<PublishedStart> {
+/// Writes the checkpoints into a folder of their own, which goes at the end, and times the start on the device of these
+/// settings.
+pub(super) fn measure(settings: &Settings) -> Result<PublishedStart> {
     let folder = Folder::new()?;
     let bytes = write(&folder.0).with_context(|| format!("cannot write checkpoints to {}", folder.0.display()))?;
     let rgb = random::picture(640, 480);
@@ -67,7 +68,7 @@ pub(super) fn measure(backend: Backend) -> Result<PublishedStart> {
 
     memory::reset_peak();
     let started = Instant::now();
-    let settings = Settings { backend, ..Settings::with_models(folder.0.clone()) };
+    let settings = Settings { models: folder.0.clone(), ..settings.clone() };
     let mut stages = default_path::load(&settings)?;
     let loading_ms = started.elapsed().as_secs_f64() * 1e3;
     // What the detector finds with such weights is nobody; the person's box is given.

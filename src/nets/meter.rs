@@ -116,6 +116,27 @@ pub fn peak(device: &Device) -> Result<Option<Peak>> {
     Ok(device.is_cpu().then(cpu))
 }
 
+/// Gives back a GPU's memory that nobody uses, and forgets what was held of it.
+pub fn reset_memory_peak(device: &Device) -> Result<()> {
+    #[cfg(feature = "cudnn")]
+    if let Some(gpu) = super::cuda::Gpu::of(device) {
+        return gpu.reset_memory_peak();
+    }
+    let _ = device;
+    Ok(())
+}
+
+/// The most bytes of a GPU's memory that were held at once since then; `None` on other devices, and where the driver
+/// does not tell.
+pub fn memory_peak(device: &Device) -> Result<Option<u64>> {
+    #[cfg(feature = "cudnn")]
+    if let Some(gpu) = super::cuda::Gpu::of(device) {
+        return gpu.memory_peak();
+    }
+    let _ = device;
+    Ok(None)
+}
+
 /// Whether networks on a GPU run as graphs; elsewhere there are none.
 pub fn set_graphs(device: &Device, graphs: bool) {
     #[cfg(feature = "cudnn")]
@@ -193,5 +214,6 @@ mod tests {
             Ok::<_, candle_core::Error>(())
         });
         assert!(times.unwrap().is_empty() && !ran.get() && ways(&Device::Cpu).is_empty());
+        assert!(reset_memory_peak(&Device::Cpu).is_ok() && memory_peak(&Device::Cpu).unwrap().is_none());
     }
 }

@@ -5,6 +5,7 @@ use candle_core::{Device, Module, Result as CandleResult, Tensor};
 use candle_nn::{Linear, VarBuilder};
 use glam::{DMat3, DQuat, DVec3, Vec3};
 
+use super::kernels;
 use super::layers::{BN_EPS, FoldedNorm};
 use crate::result::BodyParams;
 
@@ -40,6 +41,8 @@ impl ParamRegressor {
     /// neither centred nor scaled.
     pub fn forward(&self, joints: &Tensor) -> Result<Vec<BodyParams>> {
         let [a, b] = &self.hidden;
+        let weights: usize = [a, b, &self.pose, &self.shape].iter().map(|layer| layer.weight().elem_count()).sum();
+        note_work(joints.device(), joints.dim(0)? * weights);
         let feature = b.forward(&a.forward(&joints.flatten_from(1)?)?.relu()?)?.relu()?;
         let fetch = |tensor: Tensor| tensor.to_device(&Device::Cpu)?.to_vec2::<f32>();
         let poses = fetch(self.pose.forward(&feature)?)?;
@@ -59,9 +62,17 @@ pub fn joints_from_mesh(regressor: &Tensor, vertices: &Tensor) -> Result<Tensor>
     if count != expected {
         bail!("the joint regressor is for a mesh of {expected} vertices and the network's mesh has {count}");
     }
+    note_work(regressor.device(), joints * vertices.elem_count());
     // [V, B 3] in one product.
     let columns = vertices.permute((1, 0, 2))?.contiguous()?.reshape((count, batch * 3))?;
     Ok(regressor.matmul(&columns)?.reshape((joints, batch, 3))?.transpose(0, 1)?.contiguous()?)
+}
+
+/// Tells the stop watches of so many multiply-adds, which candle does.
+fn note_work(device: &Device, multiply_adds: usize) {
+    if device.is_cpu() {
+        kernels::count_multiply_adds(multiply_adds);
+    }
 }
 
 /// A joint regressor as a matrix `[J, V]`, from its (vertex, weight) pairs.

@@ -1,24 +1,32 @@
-"""Times the networks in PyTorch on an NVIDIA GPU: eager, channels_last with AMP, torch.compile. tests/gpu/all.sh runs it.
+"""Times the networks in PyTorch on an NVIDIA GPU, and holds their outputs against ours. tests/gpu/all.sh runs it.
 
-    python tests/peers/gpu.py --runs 30 --json peers.json
+    python tests/peers/gpu.py --runs 30 --ours results --json peers.json
+    python tests/peers/gpu.py --runs 30 --compile --json peers-compile.json
     python tests/peers/gpu.py --training --json peers-training.json
 
-The input is copied to the GPU and the result back in every run, as lixelscope's bench does. Ways that a network or an
-installation cannot go are named and left out.
+Input and weights are those of `lixelscope bench`, whose outputs in a precision are in results/outputs-PRECISION. The
+input is copied to the GPU and the result back in every run, as there. Ways that a network or an installation cannot go
+are named and left out. What torch.compile makes is timed with --compile: that takes longest.
 """
 
 import argparse
+import copy
+import gc
 import json
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import torch
 import torchvision
 
-from networks import NETWORKS, make
+import outputs
+from networks import make
 
-# Networks of ONNX Runtime's comparison that have a target on a GPU.
-NAMES = ["resnet50", "i2l_body", "rootnet", "maskrcnn_800", "maskrcnn_320"]
+# Those with a goal first: time may be up before the end.
+NAMES = ["i2l_body", "rootnet", "maskrcnn_800", "maskrcnn_320", "resnet50", "posenet3d"]
+BATCHES = [1, 4]
 
 
 def timed(run, runs):
@@ -35,50 +43,121 @@ def timed(run, runs):
     return statistics.median(times)
 
 
-def batched(name, image, batch):
-    """A batch of the one input; detectors take a list."""
-    return image if name.startswith("maskrcnn") else image.repeat(batch, 1, 1, 1)
+class Way:
+    """How PyTorch computes: the precision of ours that it stands beside, and what it is told."""
 
+    def __init__(self, name, precision, last=False, compiled=False):
+        self.name, self.precision, self.last, self.compiled = name, precision, last, compiled
+        self.half = {"f16": torch.float16, "bf16": torch.bfloat16}.get(precision)
 
-def ways(name, module, image, batch):
-    """Name of each way, and what does one run."""
-    detector = name.startswith("maskrcnn")
-    host = batched(name, image, batch).pin_memory()
-
-    def call(net, x):
-        return [out["boxes"] for out in net.net([x] * batch)] if detector else net(x)
-
-    def fetch(out):
-        return [o.cpu() for o in out] if isinstance(out, list) else out.cpu()
-
-    def eager():
-        return fetch(call(module, host.cuda(non_blocking=True)))
-
-    yield "eager, TF32 off", eager, False
-    yield "eager, TF32", eager, True
-    last = module.to(memory_format=torch.channels_last)
-
-    def amp():
-        with torch.autocast("cuda", dtype=torch.float16):
-            x = host.cuda(non_blocking=True)
-            return fetch(call(last, x if detector else x.contiguous(memory_format=torch.channels_last)))
-
-    yield "channels_last, AMP f16", amp, True
-    compiled = torch.compile(last.net.backbone if detector else last, mode="max-autotune")
-
-    def compile():
-        with torch.autocast("cuda", dtype=torch.float16):
-            x = host.cuda(non_blocking=True)
-            if not detector:
-                return fetch(compiled(x.contiguous(memory_format=torch.channels_last)))
+    def runner(self, module, image, batch):
+        """What does one run from the host's memory to the host's memory."""
+        tf32 = self.precision != "f32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        detector = hasattr(module, "proposals")
+        layout = torch.channels_last if self.last else torch.contiguous_format
+        host = image.repeat(batch, 1, 1, 1).pin_memory()
+        module = module.to(memory_format=layout)
+        net = module
+        if self.compiled and detector:
             # The rest of the detector has shapes that depend on its data: the trunk alone is compiled.
-            trunk, last.net.backbone = last.net.backbone, compiled
-            try:
-                return fetch(call(last, x))
-            finally:
-                last.net.backbone = trunk
+            trunk, compiled = module.net.backbone, torch.compile(module.net.backbone, mode="max-autotune")
+        elif self.compiled:
+            net = torch.compile(module, mode="max-autotune")
 
-    yield "compile max-autotune", compile, True
+        def run():
+            with torch.autocast("cuda", dtype=self.half or torch.float16, enabled=self.half is not None):
+                x = host.cuda(non_blocking=True)
+                if not detector:
+                    x = x.contiguous(memory_format=layout)
+                if not (self.compiled and detector):
+                    return [out.cpu() for out in net(x)]
+                module.net.backbone = compiled
+                try:
+                    return [out.cpu() for out in net(x)]
+                finally:
+                    module.net.backbone = trunk
+
+        return run
+
+
+WAYS = [
+    Way("eager f32", "f32"),
+    Way("eager tf32", "tf32"),
+    Way("eager AMP f16", "f16"),
+    Way("channels_last tf32", "tf32", last=True),
+    Way("channels_last AMP f16", "f16", last=True),
+    Way("channels_last AMP bf16", "bf16", last=True),
+    Way("compile AMP f16", "f16", last=True, compiled=True),
+    Way("compile tf32", "tf32", last=True, compiled=True),
+]
+
+
+def compared(name, module, image, folder):
+    """Our outputs in every precision beside PyTorch's in f32, and PyTorch's own in that precision beside the same."""
+    with torch.inference_mode():
+
+        def theirs(precision):
+            results = Way("", precision).runner(module, image, 1)()
+            return {key: x.float().numpy() for key, x in zip(module.outputs, results)}
+
+        exact, found = theirs("f32"), {}
+        for precision in outputs.LIMITS:
+            path = Path(folder) / f"outputs-{precision}" / f"{name}.safetensors"
+            if not path.exists():
+                continue
+            own = outputs.compare(theirs(precision), exact, precision) if precision != "f32" else None
+            found[precision] = outputs.compare(outputs.read(path), exact, precision, own)
+            print(f"{name:14} {precision:5} {outputs.in_words(found[precision])}", flush=True)
+            if own:
+                found[precision]["own"] = own["apart"]
+                print(f"{name:14} PyTorch's own {precision}: {outputs.in_words(own)}", flush=True)
+        if hasattr(module, "proposals"):
+            found.get("f32", {})["proposals"] = module.proposals(image.cuda())
+    return found
+
+
+def measure(name, way, batch, runs, row, on_host, image):
+    """Notes time and memory of a way in its row; the network is copied anew, so that no way has what another left."""
+    try:
+        gc.collect()
+        torch.cuda.empty_cache()
+        module = copy.deepcopy(on_host).cuda()
+        torch.cuda.reset_peak_memory_stats()
+        with torch.inference_mode():
+            row["median_ms"][way.name] = timed(way.runner(module, image, batch), runs)
+        row["peak_mib"][way.name] = torch.cuda.max_memory_allocated() / 2**20
+        cells = f"{row['median_ms'][way.name]:9.3f} ms, at most {row['peak_mib'][way.name]:.0f} MiB"
+    except Exception as error:  # whatever a way cannot do
+        row["left_out"][way.name] = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        cells = f"left out: {row['left_out'][way.name]}"
+    print(f"{name:14} {batch} {way.name:24} {cells}", flush=True)
+    if way.compiled:
+        torch.compiler.reset()
+
+
+def networks(args):
+    """Everything but training; writes after each step, since time may be up."""
+    found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "outputs": {}}
+    found["precisions"] = {way.name: way.precision for way in WAYS}
+    rows = {(name, batch): {"network": name, "batch": batch, "median_ms": {}, "peak_mib": {}, "left_out": {}}
+            for name in args.only for batch in BATCHES}
+
+    def save():
+        if args.json:
+            Path(args.json).write_text(json.dumps({**found, "rows": list(rows.values())}, indent=1))
+
+    for name in args.only:
+        module, image, _ = make(name)
+        if args.ours:
+            found["outputs"][name] = compared(name, copy.deepcopy(module).cuda(), image, args.ours)
+        for way in [way for way in WAYS if way.compiled == args.compile]:
+            for batch in BATCHES:
+                measure(name, way, batch, args.runs, rows[name, batch], module, image)
+                save()
+    others = [f"{name} in {precision}" for name, all_ in found["outputs"].items()
+              for precision, one in all_.items() if not one["agree"]]
+    return f"other outputs than PyTorch's: {', '.join(others)}" if others else None
 
 
 class Trunk(torch.nn.Module):
@@ -143,35 +222,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json")
+    parser.add_argument("--ours", help="folder with outputs-PRECISION of `lixelscope bench --outputs`")
     parser.add_argument("--training", action="store_true", help="time training steps instead")
+    parser.add_argument("--compile", action="store_true", help="time what torch.compile makes, and nothing else")
     parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES)
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     print(torch.cuda.get_device_name(), "PyTorch", torch.__version__)
-    if args.training:
-        return training(args.json)
-    rows = []
-    for name in args.only:
-        for batch in [1, 4]:
-            module, image, _ = make(name)
-            module = module.cuda()
-            median_ms = {}
-            for way, run, tf32 in ways(name, module, image, batch):
-                torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-                try:
-                    with torch.inference_mode():
-                        median_ms[way] = timed(run, args.runs)
-                    print(f"{name:14} {batch} {way:24} {median_ms[way]:9.3f} ms", flush=True)
-                except Exception as error:  # whatever a way cannot do
-                    print(f"{name:14} {batch} {way:24} left out: {str(error).splitlines()[0][:120]}", flush=True)
-            rows.append({"network": name, "batch": batch, "median_ms": median_ms})
-            del module
-            torch.compiler.reset()
-            torch.cuda.empty_cache()
-            if args.json:  # after each network: compiling takes long, and may be stopped
-                with open(args.json, "w") as file:
-                    found = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
-                    json.dump(found, file, indent=1)
+    sys.exit(training(args.json) if args.training else networks(args))
 
 
 if __name__ == "__main__":

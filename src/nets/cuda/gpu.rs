@@ -412,6 +412,14 @@ impl Gpu {
         Pool::new(Arc::clone(&self.stream), Arc::clone(&self.turn))
     }
 
+    /// Gives back the memory of earlier networks that nobody has taken again.
+    pub(super) fn release_unused(&self) -> Result<()> {
+        let _turn = self.turn();
+        self.synchronize()?;
+        lock(&self.shared_pool.free).clear();
+        Ok(())
+    }
+
     /// Memory is taken from `pool` until the guard goes.
     pub(super) fn taking_from(&self, pool: &Arc<Pool>) -> Taking<'_> {
         let before = std::mem::replace(&mut *lock(&self.pool), Arc::clone(pool));

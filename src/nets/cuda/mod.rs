@@ -8,7 +8,8 @@
 //!
 //! A device that [`Gpu::open`] made takes its layers here; candle's own CUDA devices, and weights that are trained, go
 //! candle's way, which is the reference twin. All `unsafe` code is in this folder: foreign functions, each argued.
-//! Kernels and launches are tested without a GPU (`host.h`, `twins.rs`); NVRTC compiles the text in a test, too.
+//! Kernels and launches are tested without a GPU (`host.h`, `twins.rs`); where an NVRTC is found, one test compiles the
+//! text for every GPU that it knows (`nvrtc.rs`).
 
 #[cfg(feature = "cuda")]
 pub mod compile;
@@ -28,6 +29,10 @@ mod lixels;
 pub mod loaded;
 #[cfg(feature = "cudnn")]
 mod map;
+#[cfg(feature = "cudnn")]
+mod memory;
+#[cfg(test)]
+pub mod nvrtc;
 pub mod pack;
 #[cfg(feature = "cudnn")]
 mod patches;

@@ -58,6 +58,12 @@ impl Program {
     }
 }
 
+/// What NVRTC is told, for GPUs of a compute capability: `[9, 0]` for an H200. No contraction of products and sums: the
+/// detector decides as the processor does. What may be contracted says so.
+pub fn options([major, minor]: [i32; 2]) -> [String; 3] {
+    [format!("--gpu-architecture=sm_{major}{minor}"), "--fmad=false".into(), "--std=c++17".into()]
+}
+
 /// What a parameter of a kernel is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

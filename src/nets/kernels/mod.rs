@@ -39,6 +39,6 @@ pub use pool_gradient::max_pool_gradient;
 pub use reduce::{channel_means, line_means, volume_marginals};
 pub use simd::{Isa, LANES};
 pub use softmax::{Heatmaps, heatmaps, line_probabilities};
-pub use tile::multiply_adds;
+pub use tile::{count_multiply_adds, multiply_adds};
 pub use volume_gradient::volume_gradient;
 pub use winograd::{Winograd, WinogradDeconv};
