@@ -36,7 +36,8 @@ fn frame() -> RgbImage {
 fn from_the_frame(bench: &Bench) -> Result<()> {
     let frame = frame();
     let letterbox = Letterbox::whole(640, 480, 320);
-    let mut canvas = vec![0; 3 * 320 * 240];
+    let [width, height] = letterbox.size;
+    let mut canvas = vec![0; 3 * width * height];
     let mut ours = || {
         letterbox.draw(&frame, &mut canvas);
         Ok(())
