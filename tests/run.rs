@@ -154,7 +154,14 @@ fn hands_parameters_and_boxes_from_a_file() {
     };
     let (hand, stderr) = run("hand", &["--estimator", "hand", "--whole-frame"]);
     assert_eq!(hand["people"][0]["joint_names"].as_array().unwrap().len(), 21);
-    // There is no RootNet for hands in the folder: the distance is a guess, and both say so.
+    // There is no RootNet for hands in the folder, but a built-in one.
+    assert_eq!(hand["people"][0]["root_source"], "rootnet", "{stderr}");
+    let broken = dir.path().join("broken");
+    fs::create_dir(&broken).unwrap();
+    fs::write(broken.join("rootnet_hand.pth.tar"), "not a checkpoint").unwrap();
+    let broken = ["--estimator", "hand", "--whole-frame", "--models", broken.to_str().unwrap()];
+    let (hand, stderr) = run("broken_root", &broken);
+    // The distance is a guess, and both say so.
     assert_eq!(hand["people"][0]["root_source"], "boxsize");
     assert!(stderr.contains("rootnet_hand"), "{stderr}");
 
@@ -321,7 +328,7 @@ fn doctor_says_what_is_there_what_is_missing_and_what_is_broken() {
         assert!(text.contains(says), "doctor does not say {says:?}:\n{text}");
     }
     assert!(text.contains("ready      --estimator body") && text.contains("ready      --estimator skeleton"), "{text}");
-    assert!(text.contains("ready      --estimator hand") && text.contains("distances are guessed"), "{text}");
+    assert!(text.contains("ready      --estimator hand") && !text.contains("distances are guessed"), "{text}");
 
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rootnet.pth.tar"), "not a checkpoint").unwrap();
@@ -329,6 +336,7 @@ fn doctor_says_what_is_there_what_is_missing_and_what_is_broken() {
     expect_code(&output, 0);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("unreadable RootNet") && text.contains("why:"), "{text}");
+    assert!(text.contains("distances are guessed"), "{text}");
     assert!(text.contains("missing    3D PoseNet") && text.contains("smpl.is.tue.mpg.de"), "{text}");
 }
 

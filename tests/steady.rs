@@ -5,8 +5,8 @@
 //! of people and of pointers, the thread pool's queues) are not counted as memory, only as a number.
 //!
 //! Not counted here: the frame itself, which comes from the camera's driver or a decoder; Mask R-CNN's lists of more than
-//! a hundred objects and their masks; the parameters of the second stage and the body model posed by them, some tens of
-//! KB where a snapshot has that stage (the built-in weights have not).
+//! a hundred objects and their masks; and the body model that the second stage poses where `--mesh param` asks for it,
+//! some tens of KB.
 
 // A global allocator is an unsafe trait; this one counts and passes on.
 #![allow(unsafe_code)]

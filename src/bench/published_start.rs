@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_a_network_asks_for_is_in_its_file() {
-        let load = |vb: &VarBuilder| Ok(Linear::load(5, 3, Activation::None, &vb.pp("fc")).map(drop)?);
+        let load = |vb: &VarBuilder| Ok(Linear::load(5, 3, None, Activation::None, &vb.pp("fc")).map(drop)?);
         let mut tensors = tensors_of(load).unwrap();
         let faces = Array { shape: vec![1, 3], data: vec![2.0, 0.0, 1.0] };
         tensors.insert("faces".to_owned(), Stored::buffer("f", &faces));

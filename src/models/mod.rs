@@ -103,7 +103,7 @@ pub struct Weights {
 }
 
 /// What the built-in weights are, in words.
-pub const BUILT_IN: &str = "trained on synthetic people";
+pub const BUILT_IN: &str = "trained on synthetic people and hands";
 
 /// Where a role's weights come from; `None` where there are none.
 pub fn origin(folder: &Path, role: Role) -> Option<Origin> {

@@ -10,7 +10,7 @@ use super::cuda::{DeviceLines, DeviceLixels, DeviceMap, Gpu, Graphs, PatchSource
 #[cfg(feature = "cudnn")]
 use super::input::UNIT_RANGE;
 use super::input::{Normalisation, PatchBatch};
-use super::layers::{Activation, BN_EPS, DeconvStack, Features, FoldedNorm, Pointwise1d};
+use super::layers::{Activation, BN_EPS, DeconvStack, Features, FoldedNorm, Pointwise1d, Values};
 use super::param::{ParamRegressor, ROTATION_NUMBERS, joints_from_mesh};
 use super::pose2feat::Pose2Feat;
 use super::resnet::{Stages, Stem};
@@ -231,6 +231,12 @@ impl I2l {
         on_pool(&self.device, || self.forward_on_pool(patches, lap))
     }
 
+    /// Whether [`Self::forward_crops`] does anything.
+    #[cfg(feature = "cudnn")]
+    pub fn cuts_patches(&self) -> bool {
+        self.graphs.is_some()
+    }
+
     /// Patches cut out of a frame on the GPU that the network is on; `None` where it is on none.
     #[cfg(feature = "cudnn")]
     pub fn forward_crops(&self, source: &PatchSource<'_>) -> Result<Option<I2lOutput>> {
@@ -305,13 +311,14 @@ impl I2l {
         if self.param_regressor.is_none() {
             return Ok(None);
         }
-        self.params_of_joints(&joints_from_mesh(joint_regressor, &vertices.coords.to_tensor()?)?)
+        self.params_of_joints(joints_from_mesh(joint_regressor, &vertices.coords.to_tensor()?)?)
     }
 
     /// The same from the joints of the mesh, `[B, J, 3]` in lixels.
-    pub fn params_of_joints(&self, joints: &Tensor) -> Result<Option<Vec<BodyParams>>> {
+    pub fn params_of_joints(&self, joints: impl Into<Values>) -> Result<Option<Vec<BodyParams>>> {
         let Some(regressor) = &self.param_regressor else { return Ok(None) };
-        let found = joints.dim(1)?;
+        let joints = joints.into();
+        let found = joints.dims().get(1).copied().unwrap_or(0);
         if found != self.shape.joints {
             bail!("the joint regressor gives {found} joints and the parameter stage reads {}", self.shape.joints);
         }

@@ -1,12 +1,12 @@
 //! I2L-MeshNet's second stage: joints in lixels become the pose and shape of a body model (`param_regressor`).
 
 use anyhow::{Result, bail};
-use candle_core::{Device, Module, Result as CandleResult, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_core::{Device, Result as CandleResult, Tensor};
+use candle_nn::VarBuilder;
 use glam::{DMat3, DQuat, DVec3, Vec3};
 
 use super::kernels;
-use super::layers::{BN_EPS, FoldedNorm};
+use super::layers::{Activation, BN_EPS, FoldedNorm, Linear, Values};
 use crate::result::BodyParams;
 
 /// Numbers for each rotation: two columns of its matrix, interleaved.
@@ -14,7 +14,8 @@ pub(crate) const ROTATION_NUMBERS: usize = 6;
 /// Widths of the hidden layers.
 pub(crate) const HIDDEN: [usize; 2] = [1024, 512];
 
-/// Two hidden layers, then pose and shape.
+/// Two hidden layers, then pose and shape. On the processor wherever the first stage is: the joints are there, and the
+/// way to a GPU and back takes longer than these products.
 pub struct ParamRegressor {
     hidden: [Linear; 2],
     pose: Linear,
@@ -24,32 +25,34 @@ pub struct ParamRegressor {
 impl ParamRegressor {
     /// Reads `fc.0`, `fc.1`, `fc.3`, `fc.4`, `fc_pose.0` and `fc_shape.0` of `vb`.
     pub fn load(joints: usize, rotations: usize, shape: usize, vb: &VarBuilder) -> CandleResult<Self> {
+        let vb = vb.clone().set_device(Device::Cpu);
         let hidden = |input, output, at: usize| -> CandleResult<Linear> {
             let (linear, norm) = (vb.pp("fc").pp(at), vb.pp("fc").pp(at + 1));
-            let FoldedNorm { scale, shift } = FoldedNorm::load(output, BN_EPS, &norm)?;
-            let weight = linear.get((output, input), "weight")?.broadcast_mul(&scale.reshape((output, 1))?)?;
-            let bias = ((linear.get(output, "bias")? * scale)? + shift)?;
-            Ok(Linear::new(weight, Some(bias)))
+            Linear::load(input, output, Some(FoldedNorm::load(output, BN_EPS, &norm)?), Activation::Relu, &linear)
         };
-        let hidden = [hidden(joints * 3, HIDDEN[0], 0)?, hidden(HIDDEN[0], HIDDEN[1], 3)?];
-        let pose = candle_nn::linear(HIDDEN[1], rotations * ROTATION_NUMBERS, vb.pp("fc_pose.0"))?;
-        let shape = candle_nn::linear(HIDDEN[1], shape, vb.pp("fc_shape.0"))?;
-        Ok(Self { hidden, pose, shape })
+        let last = |output, name| Linear::load(HIDDEN[1], output, None, Activation::None, &vb.pp(name));
+        Ok(Self {
+            hidden: [hidden(joints * 3, HIDDEN[0], 0)?, hidden(HIDDEN[0], HIDDEN[1], 3)?],
+            pose: last(rotations * ROTATION_NUMBERS, "fc_pose.0")?,
+            shape: last(shape, "fc_shape.0")?,
+        })
     }
 
     /// Joints in lixels `[B, J, 3]` to the parameters of each person. The release feeds the lixels as they are,
     /// neither centred nor scaled.
-    pub fn forward(&self, joints: &Tensor) -> Result<Vec<BodyParams>> {
+    pub fn forward(&self, joints: impl Into<Values>) -> Result<Vec<BodyParams>> {
+        let joints = joints.into().to_device(&Device::Cpu)?;
+        let &[people, count, 3] = joints.dims() else { bail!("expected joints [B, J, 3], got {:?}", joints.dims()) };
         let [a, b] = &self.hidden;
-        let weights: usize = [a, b, &self.pose, &self.shape].iter().map(|layer| layer.weight().elem_count()).sum();
-        note_work(joints.device(), joints.dim(0)? * weights);
-        let feature = b.forward(&a.forward(&joints.flatten_from(1)?)?.relu()?)?.relu()?;
-        let fetch = |tensor: Tensor| tensor.to_device(&Device::Cpu)?.to_vec2::<f32>();
-        let poses = fetch(self.pose.forward(&feature)?)?;
-        let shapes = fetch(self.shape.forward(&feature)?)?;
-        let params = poses.iter().zip(shapes).map(|(pose, shape)| {
+        let feature = b.forward(a.forward(joints.reshape((people, count * 3))?)?)?;
+        let (poses, shapes) = (self.pose.forward(&feature)?, self.shape.forward(&feature)?);
+        let (poses, shapes) = (poses.fetch()?, shapes.fetch()?);
+        // No number of nobody is a multiple of nothing.
+        let of_each = |numbers: usize| (numbers / people.max(1)).max(1);
+        let people = poses.chunks_exact(of_each(poses.len())).zip(shapes.chunks_exact(of_each(shapes.len())));
+        let params = people.map(|(pose, shape)| {
             let rotations = pose.as_chunks::<ROTATION_NUMBERS>().0;
-            BodyParams { pose_rad: rotations.iter().map(axis_angle_from_6d).collect(), shape }
+            BodyParams { pose_rad: rotations.iter().map(axis_angle_from_6d).collect(), shape: shape.to_vec() }
         });
         Ok(params.collect())
     }
@@ -62,17 +65,13 @@ pub fn joints_from_mesh(regressor: &Tensor, vertices: &Tensor) -> Result<Tensor>
     if count != expected {
         bail!("the joint regressor is for a mesh of {expected} vertices and the network's mesh has {count}");
     }
-    note_work(regressor.device(), joints * vertices.elem_count());
+    if regressor.device().is_cpu() {
+        // candle tells the stop watches of nothing.
+        kernels::count_multiply_adds(joints * vertices.elem_count());
+    }
     // [V, B 3] in one product.
     let columns = vertices.permute((1, 0, 2))?.contiguous()?.reshape((count, batch * 3))?;
     Ok(regressor.matmul(&columns)?.reshape((joints, batch, 3))?.transpose(0, 1)?.contiguous()?)
-}
-
-/// Tells the stop watches of so many multiply-adds, which candle does.
-fn note_work(device: &Device, multiply_adds: usize) {
-    if device.is_cpu() {
-        kernels::count_multiply_adds(multiply_adds);
-    }
 }
 
 /// A joint regressor as a matrix `[J, V]`, from its (vertex, weight) pairs.

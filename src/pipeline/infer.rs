@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use glam::Vec3;
 use image::RgbImage;
 
@@ -16,10 +16,12 @@ use crate::capture::Frame;
 use crate::crop::Crop;
 use crate::detect::{Detector, LightDetector, MaskRcnnDetector, PersonBox, coco};
 use crate::lixel::{self, Lixels};
+use crate::memory::Buffer;
 use crate::models::{self, Weights};
 #[cfg(feature = "cudnn")]
 use crate::nets::cuda::PatchSource;
 use crate::nets::i2l::{self, I2l, I2lOutput, I2lShape};
+use crate::nets::layers::Values;
 use crate::nets::maskrcnn::{self, MaskRcnn};
 use crate::nets::person_detector::{self, PersonDetector};
 use crate::nets::posenet3d::{self, JointSet, PoseNet3d};
@@ -300,7 +302,7 @@ impl Loader<'_> {
         let net = self.network(&file, role, |_| None, |vb| Ok(I2l::load(sizes, shape, &vb)?))?;
         let with_params = shape.params.is_some() && topology.skeleton.names.len() == shape.joints;
         let skeleton = Arc::new(topology.skeleton.clone());
-        let estimator = MeshStage { net, topology, skeleton, with_params, device: self.device.clone(), weights };
+        let estimator = MeshStage { net, topology, skeleton, with_params, weights };
         Ok(Part::Estimator { kind, estimator: Box::new(estimator), body })
     }
 
@@ -444,7 +446,6 @@ struct MeshStage {
     skeleton: Arc<Skeleton>,
     /// The network has a second stage, which reads the joints of this topology.
     with_params: bool,
-    device: Device,
     weights: Weights,
 }
 
@@ -483,7 +484,7 @@ impl LixelEstimator for MeshStage {
 
     #[cfg(feature = "cudnn")]
     fn cuts_patches(&self) -> bool {
-        crate::nets::cuda::Gpu::of(&self.device).is_some()
+        self.net.cuts_patches()
     }
 
     fn weights(&self) -> Option<&Weights> {
@@ -523,9 +524,9 @@ impl MeshStage {
         if !self.with_params || joints.is_empty() {
             return Ok(Vec::new());
         }
-        let numbers: Vec<f32> = joints.iter().flatten().flat_map(Vec3::to_array).collect();
-        let joints = Tensor::from_vec(numbers, (joints.len(), joints[0].len(), 3), &self.device)?;
-        Ok(self.net.params_of_joints(&joints)?.unwrap_or_default())
+        let numbers: Buffer = joints.iter().flatten().flat_map(Vec3::to_array).collect();
+        let joints = Values::new(numbers, (joints.len(), joints[0].len(), 3));
+        Ok(self.net.params_of_joints(joints)?.unwrap_or_default())
     }
 }
 

@@ -237,7 +237,7 @@ fn boxes(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
                     &[
                         (DetectorKind::Auto, "Auto", "Mask R-CNN where its checkpoint is there, else the light one"),
                         (DetectorKind::MaskRcnn, "Mask R-CNN", "Slow, and at home in photographs of all kinds"),
-                        (DetectorKind::Light, "Light", "Fast; trained on synthetic people"),
+                        (DetectorKind::Light, "Light", "Fast; trained on synthetic people, or on hands"),
                     ],
                 );
                 if kind != state.settings.detector {

@@ -252,7 +252,7 @@ fn main() -> Result<()> {
         network(&bench, &name, gflop, &head, |head| head.forward(&x).map(drop))?;
     }
 
-    let linear = load_both(|vb| Linear::load(12_544, 1024, Activation::Relu, vb))?;
+    let linear = load_both(|vb| Linear::load(12_544, 1024, None, Activation::Relu, vb))?;
     for count in [100, 1000] {
         let x = random([1, 1, count, 12_544])?.flatten_to(2)?;
         let gflop = 2.0 * (count * 12_544 * 1024) as f64 / 1e9;

@@ -29,9 +29,19 @@ enum Weights {
 }
 
 impl Linear {
-    /// Reads `weight` (`[O, I]`) and `bias`.
-    pub fn load(input: usize, output: usize, activation: Activation, vb: &VarBuilder) -> Result<Self> {
-        let (weight, bias) = (vb.get((output, input), "weight")?, vb.get(output, "bias")?);
+    /// Reads `weight` (`[O, I]`) and `bias`; folds `norm` in.
+    pub fn load(
+        input: usize,
+        output: usize,
+        norm: Option<FoldedNorm>,
+        activation: Activation,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        let (mut weight, mut bias) = (vb.get((output, input), "weight")?, vb.get(output, "bias")?);
+        if let Some(FoldedNorm { scale, shift }) = norm {
+            weight = weight.broadcast_mul(&scale.reshape((output, 1))?)?;
+            bias = ((bias * scale)? + shift)?;
+        }
         #[cfg(feature = "cudnn")]
         if let Some(gpu) = super::gpu_of(&[&weight, &bias]) {
             let weight = weight.reshape((output, input, 1, 1))?;

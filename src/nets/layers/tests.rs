@@ -84,7 +84,7 @@ fn linear_maps_agree_both_ways() -> Result<()> {
     // One pass, and several with a rest.
     for (input, output, count) in [(20, 5, 3), (1300, 70, 33), (512, 48, 1)] {
         for activation in [Activation::None, Activation::Relu] {
-            let [fast, plain] = load_both(|vb| Linear::load(input, output, activation, vb))?;
+            let [fast, plain] = load_both(|vb| Linear::load(input, output, None, activation, vb))?;
             let x = Tensor::rand(-1_f32, 1.0, (count, input), &Device::Cpu)?;
             let deviation = deviation(&fast.forward(&x)?.to_tensor()?, &plain.forward(&x)?.to_tensor()?)?;
             assert!(deviation < 1e-5, "{input} -> {output}: {deviation}");

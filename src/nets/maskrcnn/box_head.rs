@@ -78,8 +78,8 @@ impl BoxHead {
     /// Reads `box_head` and `box_predictor` of `vb`.
     pub fn load(classes: usize, vb: &VarBuilder) -> CandleResult<Self> {
         let (head, predictor) = (vb.pp("box_head"), vb.pp("box_predictor"));
-        let hidden = |input, name: &str| Linear::load(input, HIDDEN, Activation::Relu, &head.pp(name));
-        let last = |output, name: &str| Linear::load(HIDDEN, output, Activation::None, &predictor.pp(name));
+        let hidden = |input, name: &str| Linear::load(input, HIDDEN, None, Activation::Relu, &head.pp(name));
+        let last = |output, name: &str| Linear::load(HIDDEN, output, None, Activation::None, &predictor.pp(name));
         let first = || -> CandleResult<First> {
             let inputs = CHANNELS * ROI_SIDE * ROI_SIDE;
             #[cfg(feature = "cudnn")]
