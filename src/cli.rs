@@ -219,7 +219,8 @@ pub struct PipelineArgs {
     /// Network that finds people: Mask R-CNN where its checkpoint is there (auto), or a certain one.
     #[arg(long, value_enum, default_value_t)]
     pub detector: DetectorKind,
-    /// Shorter side that the detector resizes frames to [default: 800 on a GPU, 400 on the processor; light: 240].
+    /// Shorter side of a frame of 4:3 as the detector sees it [default: 800 on a GPU, 400 on the processor; light: 240,
+    /// which is a longer side of 320 in every format].
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(64..=2000))]
     pub detector_side: Option<u32>,
     /// What the detector looks for, one of COCO's classes.

@@ -19,7 +19,7 @@ use crate::pipeline::stages::Pass;
 use crate::pipeline::{Stages, infer};
 use crate::record::{jsonl::FrameRecord, manifest::Manifest, obj};
 use crate::render::{DrawOptions, OffscreenRenderer};
-use crate::result::{EstimatorKind, FrameResult, Stage};
+use crate::result::{EstimatorKind, FrameResult, MeshSource, Stage};
 use crate::settings::{BoxSource, Settings};
 use crate::synth::Studio;
 use crate::synth::dataset::{self, Order};
@@ -129,6 +129,11 @@ pub(crate) fn load_stages(settings: Settings) -> Result<Stages> {
     bar.finish_and_clear();
     if !missing.is_empty() {
         return Err(BadInput(missing.join("\n")).into());
+    }
+    if settings.mesh_source == MeshSource::Param && !stages.can_pose() {
+        let words =
+            "--mesh param: these weights have no second stage, or its body model is not there; take --mesh lixel";
+        return Err(BadInput(words.into()).into());
     }
     for Weights { role, origin } in stages.weights() {
         log::info!("{}: {origin}", role.what());

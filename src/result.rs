@@ -17,10 +17,10 @@ use crate::space::{Intrinsics, RectPx};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum EstimatorKind {
-    /// I2L-MeshNet with the SMPL body: 29 joints, 6,890 vertices.
+    /// I2L-MeshNet with a body: SMPL's of 29 joints and 6,890 vertices, or the stand-in's of 2,843.
     #[default]
     Body,
-    /// I2L-MeshNet with the MANO hand: 21 joints, 778 vertices.
+    /// I2L-MeshNet with a right hand of 21 joints: MANO's of 778 vertices, or the stand-in's of 699.
     Hand,
     /// 3D PoseNet: joints alone.
     Skeleton,

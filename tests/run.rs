@@ -174,6 +174,15 @@ fn hands_parameters_and_boxes_from_a_file() {
     let (a, b) = (root(&lixel), root(&param));
     assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "both meshes share the root joint: {a:?} {b:?}");
     assert_ne!(lixel["people"][0]["joints_camera_m"][5], param["people"][0]["joints_camera_m"][5]);
+
+    // The built-in weights for hands have no second stage: nobody is told that there were parameters.
+    let nothing = dir.path().join("nothing");
+    fs::create_dir(&nothing).unwrap();
+    let mut command = lixelscope();
+    command.args(["run", "--estimator", "hand", "--mesh", "param", "--whole-frame", "--models"]).arg(&nothing);
+    let output = command.arg("--source").arg(&source).arg("--out").arg(dir.path().join("posed")).output().unwrap();
+    let stderr = expect_code(&output, 2);
+    assert!(stderr.contains("second stage"), "{stderr}");
 }
 
 #[test]

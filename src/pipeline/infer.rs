@@ -482,6 +482,10 @@ impl LixelEstimator for MeshStage {
         }
     }
 
+    fn has_params(&self) -> bool {
+        self.with_params
+    }
+
     #[cfg(feature = "cudnn")]
     fn cuts_patches(&self) -> bool {
         self.net.cuts_patches()

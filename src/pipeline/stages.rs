@@ -123,6 +123,11 @@ pub trait LixelEstimator: Send {
         self.estimate(patches.images(), landmarks)
     }
 
+    /// Whether it has a second stage, which says the parameters of a body model.
+    fn has_params(&self) -> bool {
+        false
+    }
+
     /// Whether it cuts the patches out itself.
     fn cuts_patches(&self) -> bool {
         false
@@ -208,6 +213,11 @@ impl Stages {
             boxes: Vec::new(),
             used_patches: Default::default(),
         }
+    }
+
+    /// Whether there is what [`MeshSource::Param`] asks for: a second stage, and the body model that it poses.
+    pub fn can_pose(&self) -> bool {
+        self.body.is_some() && self.estimator.as_ref().is_some_and(|estimator| estimator.has_params())
     }
 
     /// The weights of the networks that run, in the order of the stages.

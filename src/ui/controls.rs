@@ -165,8 +165,8 @@ fn estimator(ui: &mut Ui, state: &mut State, actions: &mut Vec<Action>) {
         ui,
         &mut kind,
         &[
-            (EstimatorKind::Body, "Body", "I2L-MeshNet with the SMPL body: 6,890 vertices"),
-            (EstimatorKind::Hand, "Hand", "I2L-MeshNet with the MANO hand: 778 vertices"),
+            (EstimatorKind::Body, "Body", "I2L-MeshNet with a body: SMPL's, or the stand-in"),
+            (EstimatorKind::Hand, "Hand", "I2L-MeshNet with a right hand: MANO's, or the stand-in"),
             (EstimatorKind::Skeleton, "Skeleton", "3D PoseNet: joints alone"),
         ],
     );

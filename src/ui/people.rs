@@ -6,7 +6,7 @@ use super::icons::{self, Icon};
 use super::{State, View, theme};
 use crate::eval::live::{self, Errors};
 use crate::render::person_colour;
-use crate::result::{Person, RootSource};
+use crate::result::{MeshSource, Person, RootSource};
 
 const ROW_HEIGHT_PT: f32 = 24.0;
 /// A second line, of errors.
@@ -39,6 +39,10 @@ pub(super) fn panel(ui: &mut Ui, view: &View, state: &mut State, max_height_pt: 
         }
         ui.add_space(6.0);
         return;
+    }
+    let has_params = |person: &Person| person.mesh.as_ref().is_none_or(|mesh| mesh.params.is_some());
+    if state.settings.mesh_source == MeshSource::Param && !people.iter().any(has_params) {
+        ui.label(theme::hint("Lixel meshes: these weights have no second stage, which would say parameters."));
     }
     let errors = view.result.map(live::errors).unwrap_or_default();
     let shown = view.result.and_then(|result| state.shown_person(result)).map(|person| person.id);

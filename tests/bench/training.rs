@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench training                              # ours and candle
 //! cargo bench --bench training -- --rounds 20 --no-candle --laps
-//! cargo bench --bench training -- --peer "python step.py"   # and the peer
+//! cargo bench --bench training -- --peer "python tests/peers/step.py"   # and PyTorch
 //! ```
 //!
 //! The network is a ResNet-18 trunk and three transposed convolutions to 128 channels of 32x32, on 8 images of

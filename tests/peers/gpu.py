@@ -176,10 +176,10 @@ class Trunk(torch.nn.Module):
         return self.layers(x)
 
 
-def training_steps(batch, last):
+def training_steps(batch, last, device="cuda"):
     """What does so many steps of Adam on the L1 of a batch that is there."""
-    module = Trunk().cuda().train()
-    image, target = torch.rand(batch, 3, 128, 128).cuda(), torch.rand(batch, 128, 32, 32).cuda()
+    module = Trunk().to(device).train()
+    image, target = torch.rand(batch, 3, 128, 128, device=device), torch.rand(batch, 128, 32, 32, device=device)
     if last:
         layout = torch.channels_last
         module, image, target = (x.to(memory_format=layout) for x in (module, image, target))
