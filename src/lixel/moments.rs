@@ -90,6 +90,13 @@ mod tests {
     use super::super::{soft_argmax, softmax, spread};
     use super::*;
 
+    /// Of values of one shape.
+    fn greatest_difference(ours: &Values, plain: &Tensor) -> f32 {
+        assert_eq!(ours.dims(), plain.dims());
+        let apart = (ours.to_tensor().unwrap() - plain).unwrap().abs().unwrap();
+        apart.max_all().unwrap().to_scalar().unwrap()
+    }
+
     #[test]
     fn they_are_what_candles_operations_say() {
         for bins in [64, 13, 1] {
@@ -101,15 +108,7 @@ mod tests {
             let plain_mean = soft_argmax(&heatmaps).unwrap();
             let plain_deviation = spread(&heatmaps, &plain_mean).unwrap();
             for (ours, plain) in [(mean, plain_mean), (deviation, plain_deviation)] {
-                assert_eq!(ours.dims(), plain.dims());
-                let apart = (ours.to_tensor().unwrap() - plain)
-                    .unwrap()
-                    .abs()
-                    .unwrap()
-                    .max_all()
-                    .unwrap()
-                    .to_scalar::<f32>()
-                    .unwrap();
+                let apart = greatest_difference(&ours, &plain);
                 // Sums of up to 64 terms of up to 64, in another order.
                 assert!(apart < 1e-4, "{apart}");
             }
@@ -128,15 +127,7 @@ mod tests {
             let deviation = spread(&heatmaps, &mean).unwrap();
             // Probabilities within some units in the last place; the moments are sums of them times up to 64.
             for (ours, (plain, tolerance)) in ours.iter().zip([(heatmaps, 1e-6), (mean, 1e-4), (deviation, 1e-3)]) {
-                assert_eq!(ours.dims(), plain.dims());
-                let apart = (ours.to_tensor().unwrap() - plain)
-                    .unwrap()
-                    .abs()
-                    .unwrap()
-                    .max_all()
-                    .unwrap()
-                    .to_scalar::<f32>()
-                    .unwrap();
+                let apart = greatest_difference(ours, &plain);
                 assert!(apart < tolerance, "{bins} bins: {apart}");
             }
         }

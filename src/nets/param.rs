@@ -46,10 +46,9 @@ impl ParamRegressor {
         let [a, b] = &self.hidden;
         let feature = b.forward(a.forward(joints.reshape((people, count * 3))?)?)?;
         let (poses, shapes) = (self.pose.forward(&feature)?, self.shape.forward(&feature)?);
+        let [pose_numbers, shape_numbers] = [&poses, &shapes].map(|values| values.dims()[1]);
         let (poses, shapes) = (poses.fetch()?, shapes.fetch()?);
-        // No number of nobody is a multiple of nothing.
-        let of_each = |numbers: usize| (numbers / people.max(1)).max(1);
-        let people = poses.chunks_exact(of_each(poses.len())).zip(shapes.chunks_exact(of_each(shapes.len())));
+        let people = poses.chunks_exact(pose_numbers).zip(shapes.chunks_exact(shape_numbers));
         let params = people.map(|(pose, shape)| {
             let rotations = pose.as_chunks::<ROTATION_NUMBERS>().0;
             BodyParams { pose_rad: rotations.iter().map(axis_angle_from_6d).collect(), shape: shape.to_vec() }

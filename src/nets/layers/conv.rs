@@ -92,12 +92,9 @@ impl Conv2d {
         activation: Activation,
     ) -> Result<Self> {
         let ConvShape { input, output, kernel, stride, padding } = shape;
-        if let Some(FoldedNorm { scale, shift }) = norm {
-            weight = weight.broadcast_mul(&scale.reshape((output, 1, 1, 1))?)?;
-            bias = Some(match bias {
-                Some(bias) => ((bias * scale)? + shift)?,
-                None => shift,
-            });
+        if let Some(norm) = norm {
+            let [folded, shift] = norm.folded_into(&weight, bias)?;
+            (weight, bias) = (folded, Some(shift));
         }
         #[cfg(feature = "cudnn")]
         if let Some(gpu) = super::gpu_of(&[&weight]) {

@@ -38,9 +38,8 @@ impl Linear {
         vb: &VarBuilder,
     ) -> Result<Self> {
         let (mut weight, mut bias) = (vb.get((output, input), "weight")?, vb.get(output, "bias")?);
-        if let Some(FoldedNorm { scale, shift }) = norm {
-            weight = weight.broadcast_mul(&scale.reshape((output, 1))?)?;
-            bias = ((bias * scale)? + shift)?;
+        if let Some(norm) = norm {
+            [weight, bias] = norm.folded_into(&weight, Some(bias))?;
         }
         #[cfg(feature = "cudnn")]
         if let Some(gpu) = super::gpu_of(&[&weight, &bias]) {
@@ -108,9 +107,8 @@ impl Pointwise1d {
     ) -> Result<Self> {
         let mut weight = vb.get((output, input, 1), "weight")?.squeeze(2)?;
         let mut bias = vb.get(output, "bias")?;
-        if let Some(FoldedNorm { scale, shift }) = norm {
-            weight = weight.broadcast_mul(&scale.reshape((output, 1))?)?;
-            bias = ((bias * scale)? + shift)?;
+        if let Some(norm) = norm {
+            [weight, bias] = norm.folded_into(&weight, Some(bias))?;
         }
         Ok(Self { weight: weight.contiguous()?, bias: bias.reshape((1, output, 1))?, activation })
     }

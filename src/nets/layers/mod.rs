@@ -62,6 +62,17 @@ impl FoldedNorm {
         let shift = (bias - (mean * &scale)?)?;
         Ok(Self { scale, shift })
     }
+
+    /// Weight `[O, ...]` and bias `[O]` of a layer that does what one with these and the norm after it did.
+    fn folded_into(self, weight: &Tensor, bias: Option<Tensor>) -> Result<[Tensor; 2]> {
+        let mut each_output = vec![1; weight.rank()];
+        each_output[0] = weight.dim(0)?;
+        let bias = match bias {
+            Some(bias) => ((bias * &self.scale)? + self.shift)?,
+            None => self.shift,
+        };
+        Ok([weight.broadcast_mul(&self.scale.reshape(each_output)?)?, bias])
+    }
 }
 
 /// Batch norm's epsilon where nothing else is said.

@@ -23,46 +23,53 @@ KERNEL(256) axis_means_gradient(const float* grad, float* dx, int side, int coun
     dx[i] = (grad[plane * side + column] + grad[count / side + plane * side + row]) / (float)side;
 }
 
-// A warp's line: greatest logit, and the sum of the exponentials of what the others are below it.
-__device__ __forceinline__ void line_scale(const float* line, bool is_line, int bins, float* most, float* total) {
-    int lane = (int)threadIdx.x % 32;
+// A warp's line.
+struct Line {
+    i64 at;
+    int lane;
+    // The last warps may have none.
+    bool is_there;
+    const float* logits;
+    // Greatest logit, and the sum of the exponentials of what the others are below it.
+    float most, total;
+};
+
+__device__ __forceinline__ Line read_line(const float* logits, int bins, int lines) {
+    Line line;
+    line.at = thread_number() / 32;
+    line.lane = (int)threadIdx.x % 32;
+    line.is_there = line.at < lines;
+    line.logits = logits + (line.is_there ? line.at * bins : 0);
     float m = LOWEST, sum = 0.0f;
-    if (is_line) {
-        for (int bin = lane; bin < bins; bin += 32) m = fmaxf(m, line[bin]);
+    if (line.is_there) {
+        for (int bin = line.lane; bin < bins; bin += 32) m = fmaxf(m, line.logits[bin]);
     }
     m = warp_max(m);
-    if (is_line) {
-        for (int bin = lane; bin < bins; bin += 32) sum += expf(line[bin] - m);
+    if (line.is_there) {
+        for (int bin = line.lane; bin < bins; bin += 32) sum += expf(line.logits[bin] - m);
     }
-    *most = m;
-    *total = warp_sum(sum);
+    line.most = m;
+    line.total = warp_sum(sum);
+    return line;
 }
 
 // The expected bin of each line, a warp each.
 KERNEL(256) soft_argmax(const float* logits, float* coords, int bins, int lines) {
-    i64 line = thread_number() / 32;
-    int lane = (int)threadIdx.x % 32;
-    bool is_line = line < lines;
-    const float* from = logits + (is_line ? line * bins : 0);
-    float most, total, sum = 0.0f;
-    line_scale(from, is_line, bins, &most, &total);
-    if (is_line) {
-        for (int bin = lane; bin < bins; bin += 32) sum += expf(from[bin] - most) * (float)bin;
+    Line line = read_line(logits, bins, lines);
+    float sum = 0.0f;
+    if (line.is_there) {
+        for (int bin = line.lane; bin < bins; bin += 32) sum += expf(line.logits[bin] - line.most) * (float)bin;
     }
     sum = warp_sum(sum);
-    if (is_line && lane == 0) coords[line] = sum / total;
+    if (line.is_there && line.lane == 0) coords[line.at] = sum / line.total;
 }
 KERNEL(256) soft_argmax_gradient(const float* logits, const float* coords, const float* grad, float* dx, int bins,
                                  int lines) {
-    i64 line = thread_number() / 32;
-    int lane = (int)threadIdx.x % 32;
-    bool is_line = line < lines;
-    const float* from = logits + (is_line ? line * bins : 0);
-    float most, total;
-    line_scale(from, is_line, bins, &most, &total);
-    if (!is_line) return;
-    for (int bin = lane; bin < bins; bin += 32) {
-        dx[line * bins + bin] = grad[line] * expf(from[bin] - most) / total * ((float)bin - coords[line]);
+    Line line = read_line(logits, bins, lines);
+    if (!line.is_there) return;
+    for (int bin = line.lane; bin < bins; bin += 32) {
+        float share = expf(line.logits[bin] - line.most) / line.total;
+        dx[line.at * bins + bin] = grad[line.at] * share * ((float)bin - coords[line.at]);
     }
 }
 
@@ -76,35 +83,26 @@ __device__ __forceinline__ bool target_bins(float target, int bins, int* low, fl
 
 // Cross-entropy of each line with the two bins beside its target, 0 where the target does not count. A warp each.
 KERNEL(256) line_entropy(const float* logits, const float* targets, float* losses, int bins, int lines) {
-    i64 line = thread_number() / 32;
-    int lane = (int)threadIdx.x % 32;
-    bool is_line = line < lines;
-    const float* from = logits + (is_line ? line * bins : 0);
-    float most, total;
-    line_scale(from, is_line, bins, &most, &total);
-    if (!is_line || lane != 0) return;
+    Line line = read_line(logits, bins, lines);
+    if (!line.is_there || line.lane != 0) return;
     int low;
     float share, loss = 0.0f;
-    if (target_bins(targets[line], bins, &low, &share)) {
-        loss = logf(total) + most - (1.0f - share) * from[low] - share * from[low + 1];
+    if (target_bins(targets[line.at], bins, &low, &share)) {
+        loss = logf(line.total) + line.most - (1.0f - share) * line.logits[low] - share * line.logits[low + 1];
     }
-    losses[line] = loss;
+    losses[line.at] = loss;
 }
 KERNEL(256) line_entropy_gradient(const float* logits, const float* targets, const float* grad, float* dx, int bins,
                                   int lines) {
-    i64 line = thread_number() / 32;
-    int lane = (int)threadIdx.x % 32;
-    bool is_line = line < lines;
-    const float* from = logits + (is_line ? line * bins : 0);
-    float most, total;
-    line_scale(from, is_line, bins, &most, &total);
-    if (!is_line) return;
+    Line line = read_line(logits, bins, lines);
+    if (!line.is_there) return;
     int low = 0;
     float share = 0.0f;
-    bool counts = target_bins(targets[line], bins, &low, &share);
-    for (int bin = lane; bin < bins; bin += 32) {
+    bool counts = target_bins(targets[line.at], bins, &low, &share);
+    for (int bin = line.lane; bin < bins; bin += 32) {
         float wanted = bin == low ? 1.0f - share : bin == low + 1 ? share : 0.0f;
-        dx[line * bins + bin] = counts ? grad[line] * (expf(from[bin] - most) / total - wanted) : 0.0f;
+        float has = expf(line.logits[bin] - line.most) / line.total;
+        dx[line.at * bins + bin] = counts ? grad[line.at] * (has - wanted) : 0.0f;
     }
 }
 
