@@ -57,11 +57,10 @@ impl PackedConv {
         let planar = input <= Self::FEW_CHANNELS;
         let products = if planar { input } else { input.next_multiple_of(LANES) } * area;
         let mut weights = Buffer::owned(blocks * LANES * products);
-        pack_weights(isa, blocks, products, &mut weights, |k, o| {
-            // The order of the sum: blocks of channels (or channels), then taps, then channels of the block; for
-            // planes that is the order of the weights.
-            let (channel, tap) =
-                if planar { (k / area, k % area) } else { (k / (area * LANES) * LANES + k % LANES, k / LANES % area) };
+        // The order of the sum: blocks of channels (or channels), then taps, then channels of the block.
+        let depth = if planar { 1 } else { LANES };
+        pack_weights(isa, blocks, [products / area / depth, area, depth], &mut weights, |[plane, tap, d], o| {
+            let channel = plane * depth + d;
             if o < output && channel < input { weight[(o * input + channel) * area + tap] } else { 0.0 }
         });
         Self { isa, input, output, kernel, stride, padding, weights, bias: bias.map(pack_bias) }
@@ -206,8 +205,8 @@ impl PackedDeconv {
         let products = input.next_multiple_of(LANES) * 4;
         let weights = [0, 1, 2, 3].map(|parity| {
             let mut packed = Buffer::owned(blocks * LANES * products);
-            pack_weights(isa, blocks, products, &mut packed, |k, o| {
-                let (channel, tap) = (k / (4 * LANES) * LANES + k % LANES, k / LANES % 4);
+            pack_weights(isa, blocks, [products / 4 / LANES, 4, LANES], &mut packed, |[plane, tap, d], o| {
+                let channel = plane * LANES + d;
                 let (row, col) = (tap_of_parity(parity / 2, tap / 2), tap_of_parity(parity % 2, tap % 2));
                 if o < output && channel < input { weight[(channel * output + o) * 16 + row * 4 + col] } else { 0.0 }
             });

@@ -100,15 +100,8 @@ pub fn conv(isa: Isa, d: &ConvDims, x: &[f32], weight: &[f32], bias: Option<&[f3
 pub fn conv_input_gradient(isa: Isa, d: &ConvDims, grad: &[f32], weight: &[f32]) -> Map {
     assert_eq!(weight.len(), d.weights(), "weights of another shape");
     let grad = d.output_map(grad);
-    let area = d.kernel * d.kernel;
     if d.is_same_3x3() && d.is_worth_transforming() {
-        // A convolution with the kernel turned by 180 degrees, channels exchanged.
-        let mut turned = vec![0.0; weight.len()];
-        for (at, to) in turned.iter_mut().enumerate() {
-            let (i, o, tap) = (at / (d.output * area), at / area % d.output, at % area);
-            *to = weight[(o * d.input + i) * area + area - 1 - tap];
-        }
-        return Winograd::new(isa, [d.input, d.output], 1, &turned, None).run(&grad, Finish::default());
+        return Winograd::turned(isa, [d.output, d.input], weight).run(&grad, Finish::default());
     }
     if (d.kernel, d.stride, d.padding) == (4, 2, 1) && (d.height, d.width) == (2 * grad.height, 2 * grad.width) {
         let bias = vec![0.0; d.input];
@@ -157,11 +150,10 @@ fn input_gradient_of_remainder(
         return;
     }
     let offsets: Vec<usize> = taps.iter().map(|&[r, c]| (place(row, r) * grad.width + place(col, c)) * LANES).collect();
-    let products = grad.blocks() * taps.len() * LANES;
-    let mut weights = Buffer::take(out.blocks() * LANES * products);
+    let mut weights = Buffer::take(out.blocks() * LANES * grad.blocks() * taps.len() * LANES);
     let area = d.kernel * d.kernel;
-    pack_weights(isa, out.blocks(), products, &mut weights, |k, i| {
-        let (o, [r, c]) = (k / (taps.len() * LANES) * LANES + k % LANES, taps[k / LANES % taps.len()]);
+    pack_weights(isa, out.blocks(), [grad.blocks(), taps.len(), LANES], &mut weights, |[plane, tap, lane], i| {
+        let (o, [r, c]) = (plane * LANES + lane, taps[tap]);
         if o < d.output && i < d.input { weight[(o * d.input + i) * area + r * d.kernel + c] } else { 0.0 }
     });
     let product = Product {

@@ -31,15 +31,9 @@ impl PackedLinear {
         let mut weights = Buffer::owned(input * blocks * LANES);
         for (first, count) in passes(input) {
             let packed = &mut weights[first * blocks * LANES..][..count * blocks * LANES];
-            pack_weights(
-                isa,
-                blocks,
-                count,
-                packed,
-                |k, o| {
-                    if o < output { weight[o * input + first + k] } else { 0.0 }
-                },
-            );
+            pack_weights(isa, blocks, [1, 1, count], packed, |[_, _, d], o| {
+                if o < output { weight[o * input + first + d] } else { 0.0 }
+            });
         }
         Self { isa, input, output, weights, bias: pack_bias(bias) }
     }

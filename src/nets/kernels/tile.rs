@@ -76,18 +76,24 @@ pub struct Product<'a> {
 }
 
 /// Puts weights into the order in which the tiles read them: groups of [`Lanes::TILE`] blocks, then products, then
-/// channels. `weight(k, o)` is the weight of product `k` (plane, tap, depth: last fastest) for output channel `o`.
+/// channels. `weight([plane, tap, d], o)` is the weight of a product for output channel `o`; there are `planes` x `taps`
+/// x `depth` products.
 pub fn pack_weights(
     isa: Isa,
     blocks: usize,
-    products: usize,
+    [planes, taps, depth]: [usize; 3],
     into: &mut [f32],
-    weight: impl Fn(usize, usize) -> f32 + Sync,
+    weight: impl Fn([usize; 3], usize) -> f32 + Sync,
 ) {
-    pack_groups(isa, blocks, products, into, |first, width, packed| {
-        for (k, row) in packed.chunks_exact_mut(width).enumerate() {
-            for (o, w) in row.iter_mut().enumerate() {
-                *w = weight(k, first + o);
+    pack_groups(isa, blocks, planes * taps * depth, into, |first, width, packed| {
+        // A plane's weights of one channel lie together, as a rule, and those of all channels fit into the nearest cache.
+        for (plane, packed) in packed.chunks_exact_mut(taps * depth * width).enumerate() {
+            for o in 0..width {
+                for (tap, packed) in packed.chunks_exact_mut(depth * width).enumerate() {
+                    for (d, row) in packed.chunks_exact_mut(width).enumerate() {
+                        row[o] = weight([plane, tap, d], first + o);
+                    }
+                }
             }
         }
     });

@@ -31,6 +31,15 @@ impl Winograd {
         Self { filter, padding, bias: bias.map(pack_bias) }
     }
 
+    /// The way back through a convolution with `weight` `[output, input, 3, 3]` and padding 1: a convolution with the
+    /// kernel turned by 180 degrees, channels exchanged.
+    pub fn turned(isa: Isa, [output, input]: [usize; 2], weight: &[f32]) -> Self {
+        assert_eq!(weight.len(), output * input * 9, "weights of another shape");
+        let filter =
+            Transformed::new(isa, [input, output], |i, o, row, col| weight[(o * input + i) * 9 + 8 - row * 3 - col]);
+        Self { filter, padding: 1, bias: None }
+    }
+
     /// Blocked in, blocked out.
     pub fn run(&self, x: &Map, finish: Finish) -> Map {
         let side = |s: usize| (s + 2 * self.padding).saturating_sub(2);
