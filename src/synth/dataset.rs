@@ -155,6 +155,9 @@ pub fn picture_seed(dataset_seed: u64, number: u64) -> u64 {
 /// whole or not at all.
 pub fn write(studio: &Arc<Studio>, order: &Order, dir: &Path, done: impl Fn() + Sync) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    if dir.join(ANNOTATIONS).is_file() {
+        log::warn!("{} holds pictures already: {ANNOTATIONS} will list the new ones alone", dir.display());
+    }
     let digits = order.count.saturating_sub(1).to_string().len().max(6);
     let family = order.kind.family();
     let one = |number: u64| -> Result<(ImageEntry, Vec<Annotation>)> {

@@ -55,13 +55,16 @@ pub enum Kind {
     Poses,
     /// Right hands that turn and make gestures before a camera.
     Hands,
+    /// The people of `poses` in the places of `scenes`: any pose, but no clutter and a good camera. What is to be learnt
+    /// between the two.
+    Postures,
 }
 
 impl Kind {
     /// Whose body is shown.
     pub fn family(self) -> Family {
         match self {
-            Self::Scenes | Self::Poses => Family::Smpl,
+            Self::Scenes | Self::Postures | Self::Poses => Family::Smpl,
             Self::Hands => Family::Mano,
         }
     }

@@ -37,7 +37,7 @@ pub fn stage(
 /// A camera, and how far away people may be.
 fn camera(kind: Kind, size: [u32; 2], random: &mut Random) -> (Viewpoint, f32) {
     let [width, height] = size.map(|side| side as f32);
-    let calm = kind == Kind::Scenes;
+    let calm = kind != Kind::Poses;
     // The field of view of the longer side: from a long lens to a wide webcam.
     let fov = if calm { random.between(52.0_f32, 76.0) } else { random.between(36.0, 88.0) };
     let focal_px = width.max(height) * 0.5 / (fov.to_radians() * 0.5).tan();
@@ -90,7 +90,7 @@ fn cast(
         if cast.len() == wanted || (attempt > 40 && !cast.is_empty()) {
             break;
         }
-        let (near_m, edge) = if kind == Kind::Scenes { (2.0, 0.7) } else { (DISTANCES_M[0], 0.85) };
+        let (near_m, edge) = if kind == Kind::Poses { (DISTANCES_M[0], 0.85) } else { (2.0, 0.7) };
         let depth = random.log_between(near_m, far_m);
         let place = Vec2::new(random.between(-edge, edge) * slope * depth, -depth);
         let looks = Looks::random(marks, random);

@@ -86,7 +86,9 @@ impl Scene {
         ensure!(size.iter().all(|side| SIDES_PX.contains(side)), "a picture of {} x {} pixels", size[0], size[1]);
         let part = |part: Part| Random::fork(seed ^ ((kind as u64) << 56), part as u64);
         let Staging { viewpoint, figures, solids, back_m } = match (&studio.marks, kind) {
-            (Marks::Person(marks), Kind::Scenes | Kind::Poses) => people::stage(studio, marks, kind, size, part)?,
+            (Marks::Person(marks), Kind::Scenes | Kind::Postures | Kind::Poses) => {
+                people::stage(studio, marks, kind, size, part)?
+            }
             (Marks::Hand(anatomy), Kind::Hands) => hands::stage(&studio.body, anatomy, size, part)?,
             _ => bail!("a studio of {} has no {kind:?}", studio.body.family().name()),
         };
@@ -96,7 +98,7 @@ impl Scene {
         let light = Light::random(&mut part(Part::Light));
         let backdrop = place.draw(&studio.noise, &light, &viewpoint, &solids);
         let mut random = part(Part::Lens);
-        let is_good = kind == Kind::Scenes || kind == Kind::Hands && random.chance(0.5);
+        let is_good = matches!(kind, Kind::Scenes | Kind::Postures) || kind == Kind::Hands && random.chance(0.5);
         let lens = Lens::random(is_good, size[0], &mut random);
         Ok(Self { studio: Arc::clone(studio), seed, viewpoint, light, lens, backdrop, figures })
     }

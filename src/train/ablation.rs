@@ -62,6 +62,8 @@ struct Row {
     parameters: usize,
     scenes_mpjpe_mm: f64,
     scenes_pa_mpjpe_mm: f64,
+    postures_mpjpe_mm: f64,
+    postures_pa_mpjpe_mm: f64,
     poses_mpjpe_mm: f64,
     poses_pa_mpjpe_mm: f64,
 }
@@ -111,6 +113,8 @@ pub fn run(args: &AblateArgs) -> Result<()> {
             parameters,
             scenes_mpjpe_mm: error("scenes_mpjpe_mm")?,
             scenes_pa_mpjpe_mm: error("scenes_pa_mpjpe_mm")?,
+            postures_mpjpe_mm: error("postures_mpjpe_mm")?,
+            postures_pa_mpjpe_mm: error("postures_pa_mpjpe_mm")?,
             poses_mpjpe_mm: error("poses_mpjpe_mm")?,
             poses_pa_mpjpe_mm: error("poses_pa_mpjpe_mm")?,
         });
@@ -138,7 +142,7 @@ fn last(curves: &Path, name: &str) -> Result<f64> {
 fn table(report: &Report) -> String {
     let mut text = format!(
         "I2L-MeshNet's ablations on synthetic people: {} samples each, {} px, ResNet-{} of width {}, seed {}.\n\
-         Errors in mm on the same {} samples: MPJPE (PA-MPJPE).\n\n{:<8} {:>4}  {:>16}  {:>16}  {}\n",
+         Errors in mm on the same {} samples: MPJPE (PA-MPJPE).\n\n{:<8} {:>4}  {:>16}  {:>16}  {:>16}  {}\n",
         report.samples,
         report.input_px,
         report.resnet,
@@ -148,16 +152,19 @@ fn table(report: &Report) -> String {
         "Table",
         "bins",
         "scenes",
+        "postures",
         "poses",
         "network"
     );
     for row in &report.runs {
         let errors = |plain: f64, aligned: f64| format!("{plain:.1} ({aligned:.1})");
         let scenes = errors(row.scenes_mpjpe_mm, row.scenes_pa_mpjpe_mm);
+        let postures = errors(row.postures_mpjpe_mm, row.postures_pa_mpjpe_mm);
         let poses = errors(row.poses_mpjpe_mm, row.poses_pa_mpjpe_mm);
         let (tables, bins, what, millions) = (row.tables, row.bins, row.what, row.parameters as f64 / 1e6);
         // To a string: cannot fail.
-        let _ = writeln!(text, "{tables:<8} {bins:>4}  {scenes:>16}  {poses:>16}  {what}, {millions:.1} M parameters");
+        let errors = format!("{scenes:>16}  {postures:>16}  {poses:>16}");
+        let _ = writeln!(text, "{tables:<8} {bins:>4}  {errors}  {what}, {millions:.1} M parameters");
     }
     text
 }

@@ -74,7 +74,14 @@ impl JointErrors {
     /// No errors yet, of the kinds of scenes that there are of people or of hands.
     pub fn of(family: Family) -> Self {
         let names: &[_] = match family {
-            Family::Smpl => &["scenes_mpjpe_mm", "scenes_pa_mpjpe_mm", "poses_mpjpe_mm", "poses_pa_mpjpe_mm"],
+            Family::Smpl => &[
+                "scenes_mpjpe_mm",
+                "scenes_pa_mpjpe_mm",
+                "poses_mpjpe_mm",
+                "poses_pa_mpjpe_mm",
+                "postures_mpjpe_mm",
+                "postures_pa_mpjpe_mm",
+            ],
             Family::Mano => &["hands_mpjpe_mm", "hands_pa_mpjpe_mm"],
         };
         Self(names.iter().map(|name| (*name, 0.0, 0)).collect())
@@ -83,7 +90,11 @@ impl JointErrors {
     /// Those of a person, whose joints are moved together at `root`.
     pub fn add(&mut self, kind: Kind, found_mm: &[DVec3], truth_mm: &[DVec3], root: usize) -> Result<()> {
         let errors = [metrics::mpjpe(found_mm, truth_mm, root)?, metrics::pa_mpjpe(found_mm, truth_mm)?];
-        let first = if kind == Kind::Poses { 2 } else { 0 };
+        let first = match kind {
+            Kind::Scenes | Kind::Hands => 0,
+            Kind::Poses => 2,
+            Kind::Postures => 4,
+        };
         for (sum, error) in self.0[first..].iter_mut().zip(errors) {
             sum.1 += error;
             sum.2 += 1;

@@ -88,7 +88,7 @@ impl Task for RootTask {
         let out = self.network.forward(pass, &patches(batch, &pass.device())?)?;
         let (coords, gammas) = (out.coords.to_vec2::<f32>()?, out.gamma.to_vec1::<f32>()?);
         let names: &[_] = match self.viewer.family() {
-            Family::Smpl => &["depth_percent", "scenes_mrpe_mm", "poses_mrpe_mm"],
+            Family::Smpl => &["depth_percent", "scenes_mrpe_mm", "poses_mrpe_mm", "postures_mrpe_mm"],
             Family::Mano => &["depth_percent", "hands_mrpe_mm"],
         };
         let mut sums: Vec<_> = names.iter().map(|name| (*name, 0.0, 0)).collect();
@@ -99,13 +99,21 @@ impl Task for RootTask {
             // In the middle of the frame: there the error of x and y is the patch's alone.
             let across = |bin: f32, px: f32| (bin * px_per_bin - px) * view.metres_per_px_at_1m * depth_m;
             let (x, y, z) = (across(xy[0], root.x), across(xy[1], root.y), depth_m - view.root_depth_m);
-            let sum = &mut sums[1 + usize::from(view.kind == Kind::Poses)];
+            let sum = match view.kind {
+                Kind::Scenes | Kind::Hands => &mut sums[1],
+                Kind::Poses => &mut sums[2],
+                Kind::Postures => &mut sums[3],
+            };
             sum.1 += f64::from((x * x + y * y + z * z).sqrt() * 1000.0);
             sum.2 += 1;
             sums[0].1 += f64::from((gamma / view.gamma - 1.0).abs() * 100.0);
             sums[0].2 += 1;
         }
         Ok(sums)
+    }
+
+    fn learns(&self) -> String {
+        self.viewer.family().name().to_owned()
     }
 
     fn config_json(&self) -> String {
