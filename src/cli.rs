@@ -31,10 +31,13 @@ impl fmt::Display for BadInput {
 
 impl std::error::Error for BadInput {}
 
-/// The exit code that an error asks for: 2 for [`BadInput`] and for files that are not there, else 1.
+/// The exit code that an error asks for: 2 for [`BadInput`], for files that are not there, and for files where folders
+/// should be or the other way round; else 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    use std::io::ErrorKind::{AlreadyExists, IsADirectory, NotADirectory, NotFound};
     let missing = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+        let error = cause.downcast_ref::<std::io::Error>();
+        error.is_some_and(|e| matches!(e.kind(), NotFound | NotADirectory | IsADirectory | AlreadyExists))
     };
     if error.downcast_ref::<BadInput>().is_some() || error.chain().any(missing) { 2 } else { 1 }
 }
@@ -117,9 +120,9 @@ pub struct TrainArgs {
     /// Threads that learn, on the processor [default: all processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: Option<u32>,
-    /// Threads that make samples, as far as they are needed.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub makers: u32,
+    /// Threads that make samples, as far as they are needed [default: half of the processors].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub makers: Option<u32>,
     /// Learning rate; divided by ten after 10/13 and 12/13 of the samples.
     #[arg(long, value_name = "R", default_value_t = 1e-3)]
     pub rate: f64,

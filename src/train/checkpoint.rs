@@ -29,6 +29,9 @@ const TERMS: &str = "optimizer.terms";
 pub struct Terms {
     /// What the task says of its network.
     pub network: String,
+    /// What the task learns; empty in our first checkpoints.
+    #[serde(default)]
+    pub learns: String,
     /// Samples of a step.
     pub batch: usize,
     /// What the order of the samples follows from.
@@ -38,8 +41,10 @@ pub struct Terms {
 impl Terms {
     /// Refuses others, in a sentence that says which.
     fn ensure_same(&self, then: &Self) -> Result<()> {
-        let Self { network, batch, seed } = self;
+        let Self { network, learns, batch, seed } = self;
         ensure!(*network == then.network, "the network was {}, and now it is {network}", then.network);
+        let is_same = *learns == then.learns || then.learns.is_empty();
+        ensure!(is_same, "what it learnt was {}, and now it is {learns}", then.learns);
         ensure!(*batch == then.batch, "a step had {} samples: --batch {}, not {batch}", then.batch, then.batch);
         ensure!(*seed == then.seed, "the samples came from --seed {}, not {seed}", then.seed);
         Ok(())
@@ -96,7 +101,10 @@ fn write(views: Vec<(&str, TensorView)>, config_json: Option<&str>, path: &Path)
         let partial = Partial::beside(path)?;
         let config = config_json.map(|json| (CONFIG.to_owned(), json.to_owned()));
         let metadata: HashMap<_, _> = config.into_iter().chain([("format".to_owned(), "pt".to_owned())]).collect();
+        // Who may read new files is the user's to say; the library's are for their owner alone.
+        let usual = std::fs::File::create(partial.path())?.metadata()?.permissions();
         safetensors::serialize_to_file(views, Some(metadata), partial.path())?;
+        std::fs::set_permissions(partial.path(), usual)?;
         std::fs::File::open(partial.path())?.sync_all()?;
         partial.finish(path)
     };
@@ -141,7 +149,7 @@ mod tests {
     use crate::train::layers::Pass;
 
     fn terms() -> Terms {
-        Terms { network: "{}".to_owned(), batch: 2, seed: 7 }
+        Terms { network: "{}".to_owned(), learns: "people".to_owned(), batch: 2, seed: 7 }
     }
 
     /// Some steps on made-up data whose order the count of samples decides.
@@ -219,6 +227,7 @@ mod tests {
         for (other, expected) in [
             (Terms { batch: 4, ..terms() }, "--batch 2, not 4"),
             (Terms { seed: 8, ..terms() }, "--seed 7, not 8"),
+            (Terms { learns: "hands".to_owned(), ..terms() }, "what it learnt was people, and now it is hands"),
             (Terms { network: "[]".to_owned(), ..terms() }, "the network was {}, and now it is []"),
         ] {
             let error = format!("{:#}", resume(&small, &other, &path).unwrap_err());

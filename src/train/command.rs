@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::mesh_task::MeshTask;
@@ -12,7 +12,7 @@ use super::person_detector::task::DetectorTask;
 use super::pose_task::PoseTask;
 use super::resize::{is_of_another_mesh, read_alike, read_resized};
 use super::root_task::{self, RootTask};
-use super::session::{self, Options, Place, Progress};
+use super::session::{self, Files, Options, Place, Progress};
 use super::task::Task;
 use crate::body::Family;
 use crate::cli::{BadInput, TrainArgs, Trainee};
@@ -21,8 +21,15 @@ use crate::nets::weights::WeightFile;
 
 /// Trains a network.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let sizes = NetSizes::new(args.resnet, args.input, args.input / 4)?
-        .with_widths(args.width as usize, args.channels as usize);
+    let sizes =
+        NetSizes::new(args.resnet, args.input, args.input / 4).map_err(|error| BadInput(format!("{error:#}")))?;
+    let sizes = sizes.with_widths(args.width as usize, args.channels as usize);
+    if !(args.rate.is_finite() && args.rate > 0.0) {
+        return Err(BadInput(format!("--rate {} is no learning rate", args.rate)).into());
+    }
+    if args.from.is_some() && Files::of(&args.out).checkpoint.is_file() {
+        log::info!("{} goes on where it was; --from is not read again", args.out.display());
+    }
     match args.network {
         Trainee::Mesh => {
             let (task, params) = MeshTask::new(args.of, args.resnet, sizes, args.stage, args.surface, args.seed)?;
@@ -75,19 +82,19 @@ fn begin(args: &TrainArgs, sizes: &NetSizes, params: &Params) -> Result<()> {
 }
 
 fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
-    ensure!(args.rate.is_finite() && args.rate > 0.0, "--rate {} is no learning rate", args.rate);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or(processors, |threads| threads as usize);
     let options = Options {
         out: args.out.clone(),
         samples: args.samples,
         batch: args.batch as usize,
-        place: Place::new(args.backend, args.precision, threads)?,
-        makers: args.makers as usize,
+        place: Place::new(args.backend, args.precision, threads).map_err(|error| BadInput(format!("{error:#}")))?,
+        makers: args.makers.map_or((processors / 2).max(1), |makers| makers as usize),
         learning_rate: args.rate,
         seed: args.seed,
         checkpoint_every: Duration::from_secs(args.checkpoint_every),
     };
+    options.place.check(options.batch).map_err(|error| BadInput(format!("{error:#}")))?;
     log::info!("{} parameters, {}", params.values().len(), options.place);
     let bar = ProgressBar::new(options.samples).with_style(bar_style());
     session::run(task, params, &options, &mut |progress| {

@@ -151,6 +151,9 @@ mod tests {
         fn errors(&self, _: &Pass, _: &[&u64]) -> Result<Vec<(&'static str, f64, usize)>> {
             Ok(Vec::new())
         }
+        fn learns(&self) -> String {
+            "numbers".to_owned()
+        }
         fn config_json(&self) -> String {
             String::new()
         }

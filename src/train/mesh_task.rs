@@ -171,6 +171,11 @@ impl Task for MeshTask {
         Ok(errors.sums())
     }
 
+    fn learns(&self) -> String {
+        let surface = if self.surface.is_some() { ", with the surface's losses" } else { "" };
+        format!("{}, stage {:?}{surface}", self.viewer.family().name(), self.stage)
+    }
+
     fn config_json(&self) -> String {
         format!(
             r#"{{"resnet": {}, "input": {}, "heatmap": {}}}"#,

@@ -188,6 +188,10 @@ impl Task for ParamTask {
         Ok(errors.sums())
     }
 
+    fn learns(&self) -> String {
+        self.viewer.family().name().to_owned()
+    }
+
     fn config_json(&self) -> String {
         self.mesh.config().unwrap_or("{}").to_owned()
     }

@@ -106,6 +106,10 @@ impl Task for PoseTask {
         Ok(errors.sums())
     }
 
+    fn learns(&self) -> String {
+        "SMPL".to_owned()
+    }
+
     fn config_json(&self) -> String {
         let (resnet, input, heatmap) = (self.resnet, self.sizes.input(), self.sizes.heatmap());
         format!(r#"{{"resnet": {resnet}, "input": {input}, "heatmap": {heatmap}}}"#)

@@ -67,8 +67,6 @@ pub struct Progress {
 pub struct Files {
     /// Everything that is needed to go on.
     pub checkpoint: PathBuf,
-    /// The same before the learning rate first fell: where a longer training goes on from.
-    pub plateau: PathBuf,
     /// The weights alone, as the inference networks read them.
     pub weights: PathBuf,
     /// Loss and errors by samples.
@@ -83,7 +81,6 @@ impl Files {
         let file = |name| out.join(name);
         Self {
             checkpoint: file("checkpoint.safetensors"),
-            plateau: file("plateau.safetensors"),
             weights: file("weights.safetensors"),
             curves: file("curves.csv"),
             picture: file("curves.png"),
@@ -97,7 +94,7 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
     options.place.check(options.batch)?;
     fs::create_dir_all(&options.out).with_context(|| format!("cannot make the folder {}", options.out.display()))?;
     let files = Files::of(&options.out);
-    let terms = Terms { network: task.config_json(), batch: options.batch, seed: options.seed };
+    let terms = Terms { network: task.config_json(), learns: task.learns(), batch: options.batch, seed: options.seed };
     let (mut adam, mut samples) = if files.checkpoint.is_file() {
         checkpoint::resume(&params, &terms, &files.checkpoint)?
     } else {
@@ -124,7 +121,6 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
     let mut curves = Curves::open(&files.curves, samples)?;
     let (mut saved, mut since, mut since_samples) = (Instant::now(), Instant::now(), samples);
     let mut sums = Named::new();
-    let mut on_plateau = schedule.at(adam.steps()) == schedule.learning_rate;
     while samples < options.samples {
         let batch = feed.take(options.batch)?;
         let step = adam.steps();
@@ -157,21 +153,14 @@ pub fn run<T: Task>(task: T, params: Params, options: &Options, tell: &mut dyn F
                 progress.errors = learner.errors(&*task, &params, &validation)?;
             }
             curves.add(samples, values(&progress))?;
-            let leaves_plateau = on_plateau && schedule.at(adam.steps()) < schedule.learning_rate;
-            if is_time || leaves_plateau {
-                learner.fetch(&params, &mut adam)?;
-            }
             if is_time {
+                learner.fetch(&params, &mut adam)?;
                 task.save_weights(&params, &files.weights)?;
                 checkpoint::save(&params, &adam, samples, &terms, &files.checkpoint)?;
                 saved = Instant::now();
                 if let Err(error) = curves.draw(&files.picture) {
                     log::warn!("{error:#}");
                 }
-            }
-            if leaves_plateau {
-                on_plateau = false;
-                checkpoint::save(&params, &adam, samples, &terms, &files.plateau)?;
             }
             tell(&progress);
             (since, since_samples) = (Instant::now(), samples);
@@ -273,6 +262,10 @@ mod tests {
             Ok(vec![("off_mm", f64::from(off) * batch.len() as f64, batch.len())])
         }
 
+        fn learns(&self) -> String {
+            "sums".to_owned()
+        }
+
         fn config_json(&self) -> String {
             "{}".to_owned()
         }
@@ -323,7 +316,6 @@ mod tests {
             assert_eq!(told[0].samples, 400, "from the last checkpoint on");
             let [whole, broken] = [&whole, &broken].map(|folder| Files::of(folder.path()));
             assert!(fs::read(&whole.checkpoint)? == fs::read(&broken.checkpoint)?, "other weights, {threads} threads");
-            assert!(fs::read(&whole.plateau)? == fs::read(&broken.plateau)?);
             assert_eq!(curves(&whole)?, curves(&broken)?);
             assert!(image::open(&broken.picture).is_ok());
         }
@@ -341,7 +333,10 @@ mod tests {
         result?;
         assert_eq!(told[0].samples, 200, "from the last checkpoint on");
         let read = |folder: &Path| {
-            let (params, terms) = (Sums::new(Trouble::None).1, Terms { network: "{}".to_owned(), batch: 4, seed: 5 });
+            let (params, terms) = (
+                Sums::new(Trouble::None).1,
+                Terms { network: "{}".to_owned(), learns: "sums".to_owned(), batch: 4, seed: 5 },
+            );
             let (adam, samples) = checkpoint::resume(&params, &terms, &Files::of(folder).checkpoint)?;
             assert_eq!((adam.steps(), samples), (60, 240));
             let values = params.values().clone();
@@ -382,7 +377,7 @@ mod tests {
             let folder = tempfile::tempdir()?;
             let error = format!("{:#}", train(trouble, &options(folder.path(), 1, 170)).0.unwrap_err());
             assert!(error.contains(expected), "{error}");
-            let terms = Terms { network: "{}".to_owned(), batch: 4, seed: 5 };
+            let terms = Terms { network: "{}".to_owned(), learns: "sums".to_owned(), batch: 4, seed: 5 };
             let checkpoint =
                 checkpoint::resume(&Sums::new(Trouble::None).1, &terms, &Files::of(folder.path()).checkpoint);
             assert_eq!(checkpoint.map_or(0, |(adam, _)| adam.steps()), steps);

@@ -239,6 +239,10 @@ impl Task for Trunk {
         Ok(Vec::new())
     }
 
+    fn learns(&self) -> String {
+        "a trunk".to_owned()
+    }
+
     fn config_json(&self) -> String {
         "{}".to_owned()
     }

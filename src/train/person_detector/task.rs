@@ -98,6 +98,10 @@ impl Task for DetectorTask {
         Ok(named.into_iter().map(|(name, (sum, count))| (name, sum * 100.0, count)).collect())
     }
 
+    fn learns(&self) -> String {
+        self.studio.body().family().name().to_owned()
+    }
+
     fn config_json(&self) -> String {
         format!(r#"{{"input": {}}}"#, SIZE_PX[0])
     }
