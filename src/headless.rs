@@ -38,6 +38,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut stages = load_stages(settings)?;
     stages.begin(source.kind());
     let settings = stages.settings();
+    let estimator = settings.estimator;
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION"),
         source: &source.describe(),
@@ -61,6 +62,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
             Next::Frame(frame) => {
                 let waited = asked.elapsed();
                 let index = frame.index;
+                if done == 0
+                    && let Some(words) = frame.truth.as_ref().and_then(|truth| truth.is_not_for(estimator))
+                {
+                    bar.suspend(|| log::warn!("{words}"));
+                }
                 let mut result =
                     stages.process(Arc::new(frame), Pass::Next).with_context(|| format!("frame {index}"))?;
                 result.timing.add(Stage::Capture, waited);
@@ -167,6 +173,9 @@ impl<'a> Output<'a> {
         let dir = args.out.as_path();
         fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
         let path = dir.join("frames.jsonl");
+        if path.is_file() {
+            log::warn!("{} holds an earlier run: files of the same names are replaced, others stay", dir.display());
+        }
         let lines = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let overlay = args
             .overlay

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use glam::{Vec2, Vec3};
 use image::GrayImage;
 
-use crate::body::Topology;
+use crate::body::{Family, Topology};
 use crate::crop::Crop;
-use crate::result::{BodyParams, FrameResult, Person, PersonMesh, RootSource};
+use crate::result::{BodyParams, EstimatorKind, FrameResult, Person, PersonMesh, RootSource};
 use crate::space::{Intrinsics, RectPx};
 
 /// Everything that is true of one frame.
@@ -76,6 +76,16 @@ impl Truth {
         person.visible_rect.is_none()
             || person.visible_share < LEAST_SEEN_SHARE
             || (whole > 0.0 && inside < LEAST_SEEN_SHARE * whole)
+    }
+
+    /// Why this is nothing to hold an estimator against: it finds people and these are hands, or the other way round.
+    pub fn is_not_for(&self, estimator: EstimatorKind) -> Option<String> {
+        let family = self.topology.family().filter(|family| *family != estimator.family())?;
+        let (shown, right) = match family {
+            Family::Smpl => ("people", "--estimator body"),
+            Family::Mano => ("hands", "--estimator hand"),
+        };
+        Some(format!("these are {shown}: take {right}"))
     }
 
     /// White where the pixels show a person; `None` where nobody's pixels are known.

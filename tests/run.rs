@@ -217,7 +217,10 @@ fn what_cannot_be_used_is_told_with_its_exit_code() {
         (&["run", "--source", "webcam:77", "--out", out, "--whole-frame"], 1, "webcam"),
         (&["run", "--source", photo, "--out", out, "--backend", "cuda", "--whole-frame"], 2, "--features"),
         (&["run", "--source", photo, "--out", out, "--obj", "--estimator", "skeleton"], 2, "mesh"),
-        (&["run", "--source", photo, "--out", photo, "--whole-frame"], 1, "photo.png"),
+        (&["run", "--source", photo, "--out", photo, "--whole-frame"], 2, "photo.png"),
+        (&["train", "root", "--out", out, "--rate", "nan"], 2, "learning rate"),
+        (&["train", "root", "--out", out, "--input", "100"], 2, "100"),
+        (&["train", "root", "--out", out, "--batch", "3", "--threads", "2"], 2, "batch"),
         (&["bench", "--only", "nothing"], 2, "maskrcnn"),
         (&["bench", "--batch", "0"], 2, "--batch"),
         (&["convert", "nowhere.pth", "out.safetensors"], 2, "nowhere.pth"),
@@ -423,4 +426,73 @@ fn the_binary_alone_is_enough() {
         .unwrap();
     expect_code(&output, 0);
     assert!(dir.path().join("out/overlay_000000.png").is_file());
+}
+
+/// The program with nothing but what is built in.
+fn with_built_in_weights(empty: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lixelscope"));
+    command.env("LIXELSCOPE_MODELS", empty);
+    command
+}
+
+#[test]
+fn how_far_off_people_are_is_written_where_the_truth_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |source: &str, out: &str| {
+        let mut command = with_built_in_weights(dir.path());
+        command.current_dir(dir.path()).args(["run", "--frames", "1", "--source", source, "--out", out]);
+        expect_code(&command.output().unwrap(), 0);
+        frames(&dir.path().join(out)).remove(0)
+    };
+    let frame = run("synthetic:7", "people");
+    assert_eq!(frame["true_people"], 1);
+    let errors = &frame["people"][0]["errors"];
+    for (name, most) in [("mpjpe_mm", 200.0), ("pa_mpjpe_mm", 120.0), ("root_mm", 900.0)] {
+        let error = errors[name].as_f64().unwrap_or_else(|| panic!("{name}: {frame}"));
+        assert!(error > 1.0 && error < most, "{name}: {error}");
+    }
+    picture(96, 96, 0).save(dir.path().join("photo.png")).unwrap();
+    let frame = run("photo.png", "photo");
+    assert!(frame.get("true_people").is_none() && !frame.to_string().contains("errors"), "{frame}");
+
+    // Hands are not held against people.
+    let synth = ["synth", "--kind", "hands", "--count", "1", "--out", "hands"];
+    expect_code(&with_built_in_weights(dir.path()).current_dir(dir.path()).args(synth).output().unwrap(), 0);
+    let eval = || {
+        let mut command = with_built_in_weights(dir.path());
+        command.current_dir(dir.path()).args(["eval", "hands"]);
+        command
+    };
+    let told = expect_code(&eval().output().unwrap(), 2);
+    assert!(told.contains("--estimator hand"), "{told}");
+    expect_code(&eval().args(["--estimator", "hand"]).output().unwrap(), 0);
+}
+
+#[test]
+fn a_network_is_trained_and_another_does_not_go_on_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let train = |args: &[&str]| {
+        let mut command = with_built_in_weights(dir.path());
+        let small = ["--input", "64", "--width", "16", "--batch", "4", "--threads", "1", "--out", "root"];
+        command.current_dir(dir.path()).args(["train", "root"]).args(small).args(args);
+        command.output().unwrap()
+    };
+    expect_code(&train(&["--samples", "64"]), 0);
+    let file = |name: &str| dir.path().join("root").join(name);
+    let curves = fs::read_to_string(file("curves.csv")).unwrap();
+    assert!(curves.contains("64,scenes_mrpe_mm,") && curves.contains("64,gamma,"), "{curves}");
+    assert!(image::open(file("curves.png")).is_ok());
+    let weights = fs::read(file("weights.safetensors")).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |name| fs::metadata(file(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode("weights.safetensors"), mode("curves.csv"), "as readable as other files");
+    }
+    let told = expect_code(&train(&["--samples", "128", "--of", "hand"]), 1);
+    assert!(told.contains("what it learnt was SMPL, and now it is MANO"), "{told}");
+    assert!(fs::read(file("weights.safetensors")).unwrap() == weights, "nothing is lost");
+    // Done already.
+    expect_code(&train(&["--samples", "64"]), 0);
+    assert!(fs::read(file("weights.safetensors")).unwrap() == weights);
 }

@@ -28,6 +28,15 @@ impl Topology {
         };
         (vertices.len() == self.vertex_count).then(|| self.joint_regressor.iter().map(joint).collect())
     }
+
+    /// Whose joints these are; `None` where the root joint does not tell.
+    pub fn family(&self) -> Option<Family> {
+        match self.skeleton.names.first()?.to_lowercase().as_str() {
+            "pelvis" => Some(Family::Smpl),
+            "wrist" => Some(Family::Mano),
+            _ => None,
+        }
+    }
 }
 
 /// Which body a model is of; told by the number of joints that its pose has.

@@ -96,7 +96,10 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let mut without_truth = 0;
     for frame in pictures {
         let frame = frame?;
-        if frame.truth.is_some() {
+        if let Some(truth) = &frame.truth {
+            if let Some(words) = truth.is_not_for(estimator) {
+                return Err(BadInput(words).into());
+            }
             examiner.examine(frame)?;
         } else {
             without_truth += 1;

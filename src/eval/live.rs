@@ -5,7 +5,7 @@ use super::metrics;
 use crate::result::FrameResult;
 
 /// Errors of one person, millimetres, over the joints that `eval` compares.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Errors {
     /// Mean distance of joints, with the root joints moved together.
     pub mpjpe_mm: f64,

@@ -63,7 +63,8 @@ impl Precision {
             before = recall;
             gained
         };
-        (self.positives > 0).then(|| self.curve().into_iter().map(gained).sum())
+        // A sum of nothing is -0.
+        (self.positives > 0).then(|| self.curve().into_iter().map(gained).sum::<f64>() + 0.0)
     }
 }
 

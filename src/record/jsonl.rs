@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use glam::Vec3;
 use serde::Serialize;
 
+use crate::eval::live::{self, Errors};
 use crate::result::{EstimatorKind, FrameResult, Person, RootSource, Stage};
 use crate::space::Intrinsics;
 
@@ -33,6 +34,9 @@ pub struct FrameRecord<'a> {
     pub detector_ran: bool,
     /// Milliseconds per stage.
     pub timing_ms: BTreeMap<&'static str, f32>,
+    /// People who are there in truth, seen or hidden, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub true_people: Option<usize>,
     /// The people.
     pub people: Vec<PersonRecord<'a>>,
 }
@@ -56,6 +60,9 @@ pub struct PersonRecord<'a> {
     pub joint_names: &'a [String],
     /// Their spread, in lixels.
     pub spread: Vec<[f32; 3]>,
+    /// How far off this is, of somebody who is there in truth, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Errors>,
     /// Axis-angle of the body model's joints, radians, where the parameter stage ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pose_rad: Option<Vec<[f32; 3]>>,
@@ -82,13 +89,16 @@ impl<'a> FrameRecord<'a> {
             estimator: result.estimator,
             detector_ran: result.detector_ran,
             timing_ms: Stage::ALL.iter().map(|&stage| (stage.name(), result.timing.ms(stage))).collect(),
-            people: result.people.iter().map(|person| PersonRecord::new(person, &result.skeleton.names)).collect(),
+            true_people: result.frame.truth.as_ref().map(|truth| truth.people.len()),
+            people: (result.people.iter().zip(live::errors(result)))
+                .map(|(person, errors)| PersonRecord::new(person, errors, &result.skeleton.names))
+                .collect(),
         }
     }
 }
 
 impl<'a> PersonRecord<'a> {
-    fn new(person: &'a Person, joint_names: &'a [String]) -> Self {
+    fn new(person: &'a Person, errors: Option<Errors>, joint_names: &'a [String]) -> Self {
         let params = person.mesh.as_ref().and_then(|mesh| mesh.params.as_ref());
         Self {
             id: person.id,
@@ -99,6 +109,7 @@ impl<'a> PersonRecord<'a> {
             joints_camera_m: arrays(&person.joints_camera_m),
             joint_names,
             spread: arrays(&person.joint_spread_lixel),
+            errors,
             pose_rad: params.map(|params| arrays(&params.pose_rad)),
             shape: params.map(|params| params.shape.as_slice()),
         }
