@@ -102,8 +102,8 @@ fn draw_panel(
 ) -> Result<()> {
     let all = || curves.iter().flat_map(|(_, curve)| curve.iter().copied());
     let samples = all().map(|point| point.0).fold(1.0, f64::max);
-    // The names have a quarter for themselves.
-    let (x, y) = (Axis::from_zero_to(samples * 4.0 / 3.0), Axis::of(all().map(|point| point.1)));
+    // The names have a third for themselves.
+    let (x, y) = (Axis::from_zero_to(samples * 1.55), Axis::of(all().map(|point| point.1)));
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 19))
         .margin(12)
