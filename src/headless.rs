@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         source: &source.describe(),
         backend: settings.backend,
-        estimator: settings.estimator,
+        estimator,
         mesh: settings.mesh_source,
         weights: &stages.weights(),
     };

@@ -81,11 +81,11 @@ impl Truth {
     /// Why this is nothing to hold an estimator against: it finds people and these are hands, or the other way round.
     pub fn is_not_for(&self, estimator: EstimatorKind) -> Option<String> {
         let family = self.topology.family().filter(|family| *family != estimator.family())?;
-        let (shown, right) = match family {
-            Family::Smpl => ("people", "--estimator body"),
-            Family::Mano => ("hands", "--estimator hand"),
+        let right = match family {
+            Family::Smpl => "body",
+            Family::Mano => "hand",
         };
-        Some(format!("these are {shown}: take {right}"))
+        Some(format!("these are {}: take --estimator {right}", family.shows()))
     }
 
     /// White where the pixels show a person; `None` where nobody's pixels are known.

@@ -61,10 +61,9 @@ impl Joints {
     /// SMPL or MANO, or the stand-in, whichever most of the first people have.
     fn find_body(&mut self, people: &[Annotation], models: Option<&Path>) {
         let given: Vec<_> = people.iter().filter(|one| one.smpl_param.is_some()).take(TRIED).collect();
-        let root = self.topology.skeleton.names.first().map_or("pelvis".to_owned(), |name| name.to_lowercase());
-        let (family, role) = match (root.as_str(), self.count) {
-            (_, 0) | ("pelvis", SMPL_JOINTS..) => (Family::Smpl, Role::Smpl),
-            ("wrist", MANO_JOINTS..) => (Family::Mano, Role::Mano),
+        let (family, role) = match (self.topology.family(), self.count) {
+            (_, 0) | (Some(Family::Smpl), SMPL_JOINTS..) => (Family::Smpl, Role::Smpl),
+            (Some(Family::Mano), MANO_JOINTS..) => (Family::Mano, Role::Mano),
             _ => return,
         };
         if given.is_empty() {

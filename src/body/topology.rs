@@ -131,6 +131,14 @@ impl Family {
         }
     }
 
+    /// Those who have such bodies, in a word.
+    pub fn shows(self) -> &'static str {
+        match self {
+            Self::Smpl => "people",
+            Self::Mano => "hands",
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

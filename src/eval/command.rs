@@ -159,10 +159,7 @@ fn weights(stages: &Stages) -> BTreeMap<&'static str, String> {
 
 /// The figures for whoever reads them.
 fn table(title: &str, of: Family, figures: &Figures) -> String {
-    let who = match of {
-        Family::Smpl => "people",
-        Family::Mano => "hands",
-    };
+    let who = of.shows();
     let Figures { pictures, people, matched, missed, false_found, ignored, .. } = figures;
     let mut text = format!(
         "{title}: {pictures} pictures\n{people} {who}: {matched} matched, {missed} missed; {false_found} false, \

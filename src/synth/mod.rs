@@ -76,10 +76,7 @@ impl Kind {
 
     /// Those whom it shows, in a word.
     pub fn shows(self) -> &'static str {
-        match self.family() {
-            Family::Smpl => "people",
-            Family::Mano => "hands",
-        }
+        self.family().shows()
     }
 }
 

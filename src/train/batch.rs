@@ -67,6 +67,15 @@ pub fn mm(points_m: &[Vec3]) -> Vec<DVec3> {
     points_m.iter().map(|p| p.as_dvec3() * 1000.0).collect()
 }
 
+/// Where a kind of scenes has its errors among those of its family.
+pub fn place(kind: Kind) -> usize {
+    match kind {
+        Kind::Scenes | Kind::Hands => 0,
+        Kind::Poses => 1,
+        Kind::Postures => 2,
+    }
+}
+
 /// MPJPE and PA-MPJPE of all kinds of scenes, as sums and counts.
 pub struct JointErrors(Vec<(&'static str, f64, usize)>);
 
@@ -90,12 +99,7 @@ impl JointErrors {
     /// Those of a person, whose joints are moved together at `root`.
     pub fn add(&mut self, kind: Kind, found_mm: &[DVec3], truth_mm: &[DVec3], root: usize) -> Result<()> {
         let errors = [metrics::mpjpe(found_mm, truth_mm, root)?, metrics::pa_mpjpe(found_mm, truth_mm)?];
-        let first = match kind {
-            Kind::Scenes | Kind::Hands => 0,
-            Kind::Poses => 2,
-            Kind::Postures => 4,
-        };
-        for (sum, error) in self.0[first..].iter_mut().zip(errors) {
+        for (sum, error) in self.0[2 * place(kind)..].iter_mut().zip(errors) {
             sum.1 += error;
             sum.2 += 1;
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::mesh_task::MeshTask;
@@ -21,8 +21,7 @@ use crate::nets::weights::WeightFile;
 
 /// Trains a network.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let sizes =
-        NetSizes::new(args.resnet, args.input, args.input / 4).map_err(|error| BadInput(format!("{error:#}")))?;
+    let sizes = NetSizes::new(args.resnet, args.input, args.input / 4).map_err(refused)?;
     let sizes = sizes.with_widths(args.width as usize, args.channels as usize);
     if !(args.rate.is_finite() && args.rate > 0.0) {
         return Err(BadInput(format!("--rate {} is no learning rate", args.rate)).into());
@@ -68,6 +67,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     }
 }
 
+/// The arguments ask for what cannot be.
+fn refused(error: Error) -> BadInput {
+    BadInput(format!("{error:#}"))
+}
+
 /// Weights from elsewhere. RootNet's trunk can begin as PoseNet's: both look at the same people.
 fn begin(args: &TrainArgs, sizes: &NetSizes, params: &Params) -> Result<()> {
     let Some(path) = &args.from else { return Ok(()) };
@@ -88,13 +92,13 @@ fn train<T: Task>(args: &TrainArgs, (task, params): (T, Params)) -> Result<()> {
         out: args.out.clone(),
         samples: args.samples,
         batch: args.batch as usize,
-        place: Place::new(args.backend, args.precision, threads).map_err(|error| BadInput(format!("{error:#}")))?,
+        place: Place::new(args.backend, args.precision, threads).map_err(refused)?,
         makers: args.makers.map_or((processors / 2).max(1), |makers| makers as usize),
         learning_rate: args.rate,
         seed: args.seed,
         checkpoint_every: Duration::from_secs(args.checkpoint_every),
     };
-    options.place.check(options.batch).map_err(|error| BadInput(format!("{error:#}")))?;
+    options.place.check(options.batch).map_err(refused)?;
     log::info!("{} parameters, {}", params.values().len(), options.place);
     let bar = ProgressBar::new(options.samples).with_style(bar_style());
     session::run(task, params, &options, &mut |progress| {

@@ -251,7 +251,7 @@ mod tests {
             let panel = image::imageops::crop_imm(&picture, column * PANEL[0], row * PANEL[1], PANEL[0], PANEL[1]);
             panel.to_image().pixels().filter(|pixel| pixel.0 == [colour.0, colour.1, colour.2]).count()
         };
-        // A line of two pixels' width from one side of the panel to the other.
+        // A line of two pixels' width over two thirds of the panel.
         for (column, row) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
             assert!((600..3000).contains(&ink(column, row)), "{} in panel {column} {row}", ink(column, row));
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
-use super::batch::patches;
+use super::batch::{patches, place};
 use super::layers::Pass;
 use super::params::Params;
 use super::people::{View, Viewer};
@@ -15,7 +15,6 @@ use crate::body::Family;
 use crate::nets::NetSizes;
 use crate::nets::input::IMAGENET_STD;
 use crate::nets::weights::WeightFile;
-use crate::synth::Kind;
 
 /// Lets RootNet's trunk and deconvolutions begin as those of a trained PoseNet of the same sizes.
 pub fn start_from_pose(params: &Params, pose: &WeightFile) -> Result<()> {
@@ -99,11 +98,7 @@ impl Task for RootTask {
             // In the middle of the frame: there the error of x and y is the patch's alone.
             let across = |bin: f32, px: f32| (bin * px_per_bin - px) * view.metres_per_px_at_1m * depth_m;
             let (x, y, z) = (across(xy[0], root.x), across(xy[1], root.y), depth_m - view.root_depth_m);
-            let sum = match view.kind {
-                Kind::Scenes | Kind::Hands => &mut sums[1],
-                Kind::Poses => &mut sums[2],
-                Kind::Postures => &mut sums[3],
-            };
+            let sum = &mut sums[1 + place(view.kind)];
             sum.1 += f64::from((x * x + y * y + z * z).sqrt() * 1000.0);
             sum.2 += 1;
             sums[0].1 += f64::from((gamma / view.gamma - 1.0).abs() * 100.0);

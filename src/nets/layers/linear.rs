@@ -1,6 +1,6 @@
 //! Linear maps: at every position of a line, or of single vectors.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::{Activation, FoldedNorm, Values, check_channels, count_plain_run, is_fast, with_weights};
@@ -37,10 +37,7 @@ impl Linear {
         activation: Activation,
         vb: &VarBuilder,
     ) -> Result<Self> {
-        let (mut weight, mut bias) = (vb.get((output, input), "weight")?, vb.get(output, "bias")?);
-        if let Some(norm) = norm {
-            [weight, bias] = norm.folded_into(&weight, Some(bias))?;
-        }
+        let [weight, bias] = weight_and_bias((output, input), norm, vb)?;
         #[cfg(feature = "cudnn")]
         if let Some(gpu) = super::gpu_of(&[&weight, &bias]) {
             let weight = weight.reshape((output, input, 1, 1))?;
@@ -89,6 +86,16 @@ impl Linear {
     }
 }
 
+/// `weight` of a shape `[O, ...]` and `bias`, with `norm` folded in.
+fn weight_and_bias(shape: impl Into<Shape>, norm: Option<FoldedNorm>, vb: &VarBuilder) -> Result<[Tensor; 2]> {
+    let weight = vb.get(shape.into(), "weight")?;
+    let bias = vb.get(weight.dim(0)?, "bias")?;
+    match norm {
+        Some(norm) => norm.folded_into(&weight, Some(bias)),
+        None => Ok([weight, bias]),
+    }
+}
+
 /// A 1D convolution with kernel 1: the same linear map at every position.
 pub struct Pointwise1d {
     weight: Tensor, // [O, I]
@@ -105,12 +112,8 @@ impl Pointwise1d {
         activation: Activation,
         vb: &VarBuilder,
     ) -> Result<Self> {
-        let mut weight = vb.get((output, input, 1), "weight")?.squeeze(2)?;
-        let mut bias = vb.get(output, "bias")?;
-        if let Some(norm) = norm {
-            [weight, bias] = norm.folded_into(&weight, Some(bias))?;
-        }
-        Ok(Self { weight: weight.contiguous()?, bias: bias.reshape((1, output, 1))?, activation })
+        let [weight, bias] = weight_and_bias((output, input, 1), norm, vb)?;
+        Ok(Self { weight: weight.squeeze(2)?.contiguous()?, bias: bias.reshape((1, output, 1))?, activation })
     }
 
     /// Weight `[O, I]`, for whoever multiplies elsewhere.
