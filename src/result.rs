@@ -8,6 +8,7 @@ use glam::Vec3;
 use serde::{Deserialize, Serialize};
 
 use crate::body::{Family, Topology};
+use crate::camera_mesh::DepthAxis;
 use crate::capture::Frame;
 use crate::crop::Crop;
 use crate::memory::Buffer;
@@ -90,6 +91,13 @@ pub struct Skeleton {
     pub parents: Vec<Option<usize>>,
 }
 
+impl Skeleton {
+    /// The first joint without a parent.
+    pub fn root(&self) -> Option<usize> {
+        self.parents.iter().position(Option::is_none)
+    }
+}
+
 /// The mesh of one person.
 #[derive(Clone, Debug, Default)]
 pub struct PersonMesh {
@@ -106,7 +114,7 @@ pub struct PersonMesh {
 /// Pose and shape of a body model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BodyParams {
-    /// Axis-angle of every joint, radians; the first is the global orientation.
+    /// Axis-angle of every joint, radians; the first is the global orientation, in a person's mesh in camera axes.
     pub pose_rad: Vec<Vec3>,
     /// Shape coefficients.
     pub shape: Vec<f32>,
@@ -206,6 +214,8 @@ pub struct FrameResult {
     pub estimator: EstimatorKind,
     /// Bins of each heatmap.
     pub bins: usize,
+    /// The direction of their z.
+    pub depth_axis: DepthAxis,
     /// Names and bones of [`Person::joints_camera_m`].
     pub skeleton: Arc<Skeleton>,
     /// Faces of [`PersonMesh::vertices_camera_m`]; `None` for the skeleton estimator.

@@ -171,7 +171,7 @@ fn skeleton(count: usize, category: Option<&Category>) -> Result<(Skeleton, Vec<
         }
         _ => bail!("people of {count} joints: name them in the category's keypoints, in the order of joint_cam"),
     };
-    let root = skeleton.parents.iter().position(Option::is_none).context("the skeleton has no root")?;
+    let root = skeleton.root().context("the skeleton has no root")?;
     let mut order: Vec<usize> = (0..count).collect();
     order.remove(root);
     order.insert(0, root);

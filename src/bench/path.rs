@@ -3,10 +3,11 @@
 
 use anyhow::{Context, Result};
 use candle_core::Device;
+use glam::Vec3;
 
 use super::networks::{Run, no_outputs};
 use super::random;
-use crate::camera_mesh::{BODY_BOX_M, LixelVolume};
+use crate::camera_mesh::{BODY_BOX_M, DepthAxis, LixelVolume};
 use crate::crop::Crop;
 use crate::lixel;
 use crate::nets::NetSizes;
@@ -66,9 +67,9 @@ pub fn whole_path(device: &Device) -> Result<Run> {
             lixel::points(&output.vertices.spread)?;
             lap("i2l")?;
             for ((crop, root), vertices) in crops.iter().zip(&roots).zip(&vertices) {
-                let volume = LixelVolume { crop, bins: 64, box_m: BODY_BOX_M };
-                let depth_m = root.gamma * k_m(&camera, &crop.rect, REAL_BOX_M);
-                std::hint::black_box(volume.camera_from_lixels(vertices, depth_m, &camera));
+                let volume = LixelVolume { crop, bins: 64, box_m: BODY_BOX_M, depth_axis: DepthAxis::Camera };
+                let root_m = Vec3::Z * root.gamma * k_m(&camera, &crop.rect, REAL_BOX_M);
+                std::hint::black_box(volume.camera_from_lixels(vertices, root_m, &camera));
             }
             lap("camera mesh")?;
         }

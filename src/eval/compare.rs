@@ -60,8 +60,7 @@ pub struct CommonJoints {
 impl CommonJoints {
     /// By name. `None` where the roots are not the same joint: of a hand and a body.
     pub fn of(found: &Skeleton, real: &Skeleton) -> Option<Self> {
-        let root = |skeleton: &Skeleton| skeleton.parents.iter().position(Option::is_none);
-        let (found_root, real_root) = (root(found)?, root(real)?);
+        let (found_root, real_root) = (found.root()?, real.root()?);
         let [found, real] = [found, real].map(|skeleton| skeleton.names.iter().map(|n| plain(n)).collect::<Vec<_>>());
         (found.get(found_root)? == real.get(real_root)?).then_some(())?;
         let mut pairs = vec![(found_root, real_root)];

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{Origin, Role};
+use crate::camera_mesh::DepthAxis;
 use crate::nets::weights::WeightFile;
 
 /// Unit of RootNet's depths.
@@ -45,11 +46,20 @@ pub struct NetConfig {
     pub depth_unit: DepthUnit,
     /// RootNet: width and height of the box around a person in the world, in `depth_unit`.
     pub real_box: [f64; 2],
+    /// Lixel networks: the direction of z.
+    pub depth_axis: DepthAxis,
 }
 
 impl Default for NetConfig {
     fn default() -> Self {
-        Self { resnet: 50, input: 256, heatmap: 64, depth_unit: DepthUnit::Millimetres, real_box: [2000.0; 2] }
+        Self {
+            resnet: 50,
+            input: 256,
+            heatmap: 64,
+            depth_unit: DepthUnit::Millimetres,
+            real_box: [2000.0; 2],
+            depth_axis: DepthAxis::Camera,
+        }
     }
 }
 
@@ -62,6 +72,7 @@ struct Keys {
     heatmap: Option<usize>,
     depth_unit: Option<DepthUnit>,
     real_box: Option<[f64; 2]>,
+    depth_axis: Option<DepthAxis>,
 }
 
 /// Side of the box that RootNet's k is computed with: a person's, or a hand's.
@@ -108,6 +119,9 @@ impl NetConfig {
         {
             bail!("depth_unit and real_box are RootNet's keys, not those of {}", role.what());
         }
+        if !matches!(role, Role::I2lBody | Role::I2lHand | Role::PoseNet3d) && keys.depth_axis.is_some() {
+            bail!("depth_axis is a key of networks of lixels, not of {}", role.what());
+        }
         let resnet = keys.resnet.unwrap_or(50);
         ensure!([18, 34, 50, 101, 152].contains(&resnet), "resnet must be 18, 34, 50, 101 or 152, not {resnet}");
         let input = keys.input.or(keys.heatmap.map(|bins| bins.saturating_mul(4))).unwrap_or(256);
@@ -123,7 +137,7 @@ impl NetConfig {
             real_box.iter().all(|&side| (0.01..=100.0).contains(&(side * depth_unit.metres()))),
             "real_box {real_box:?} is not the size of a person's box in depth_unit"
         );
-        Ok(Self { resnet, input, heatmap, depth_unit, real_box })
+        Ok(Self { resnet, input, heatmap, depth_unit, real_box, depth_axis: keys.depth_axis.unwrap_or_default() })
     }
 }
 
@@ -140,6 +154,8 @@ mod tests {
         assert_eq!((metres.real_box, metres.resnet), ([2.0, 2.0], 101));
         let small = NetConfig::parse(r#"{"input": 128}"#, Role::I2lHand).unwrap();
         assert_eq!(small.heatmap, 32);
+        let seen = NetConfig::parse(r#"{"depth_axis": "line_of_sight"}"#, Role::I2lBody).unwrap();
+        assert_eq!(seen, NetConfig { depth_axis: DepthAxis::LineOfSight, ..NetConfig::default() });
     }
 
     #[test]
@@ -153,6 +169,8 @@ mod tests {
             (r#"{"depth_unit": "m"}"#, Role::I2lBody, "RootNet"),
             (r#"{"depth_unit": "cm"}"#, Role::RootNet, "cm"),
             (r#"{"real_box": [2, 2]}"#, Role::RootNet, "real_box"),
+            (r#"{"depth_axis": "camera"}"#, Role::RootNet, "lixels"),
+            (r#"{"depth_axis": "sideways"}"#, Role::I2lBody, "sideways"),
             ("resnet: 50", Role::RootNet, "JSON"),
         ] {
             let error = format!("{:#}", NetConfig::parse(json, role).unwrap_err());

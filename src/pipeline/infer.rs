@@ -12,6 +12,7 @@ use image::RgbImage;
 use super::stages::Patches;
 use super::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
 use crate::body::{BodyModel, Family, SnapshotBody, Topology, standin};
+use crate::camera_mesh::DepthAxis;
 use crate::capture::Frame;
 use crate::crop::Crop;
 use crate::detect::{Detector, LightDetector, MaskRcnnDetector, PersonBox, coco};
@@ -302,7 +303,8 @@ impl Loader<'_> {
         let net = self.network(&file, role, |_| None, |vb| Ok(I2l::load(sizes, shape, &vb)?))?;
         let with_params = shape.params.is_some() && topology.skeleton.names.len() == shape.joints;
         let skeleton = Arc::new(topology.skeleton.clone());
-        let estimator = MeshStage { net, topology, skeleton, with_params, weights };
+        let depth_axis = config.depth_axis;
+        let estimator = MeshStage { net, topology, skeleton, depth_axis, with_params, weights };
         Ok(Part::Estimator { kind, estimator: Box::new(estimator), body })
     }
 
@@ -345,7 +347,8 @@ impl Loader<'_> {
         let set = JointSet::of_count(joints)?;
         let net = self.network(&file, role, |_| None, |vb| Ok(PoseNet3d::load(sizes, joints, &vb)?))?;
         let skeleton = Arc::new(set.skeleton());
-        let estimator = Box::new(SkeletonStage { net, set, skeleton, weights });
+        let depth_axis = config.depth_axis;
+        let estimator = Box::new(SkeletonStage { net, set, skeleton, depth_axis, weights });
         Ok(Part::Estimator { kind: EstimatorKind::Skeleton, estimator, body: None })
     }
 }
@@ -444,6 +447,7 @@ struct MeshStage {
     topology: Arc<Topology>,
     /// The topology's, shared with every result.
     skeleton: Arc<Skeleton>,
+    depth_axis: DepthAxis,
     /// The network has a second stage, which reads the joints of this topology.
     with_params: bool,
     weights: Weights,
@@ -456,6 +460,10 @@ impl LixelEstimator for MeshStage {
 
     fn bins(&self) -> usize {
         self.net.sizes().heatmap()
+    }
+
+    fn depth_axis(&self) -> DepthAxis {
+        self.depth_axis
     }
 
     fn skeleton(&self) -> Arc<Skeleton> {
@@ -538,6 +546,7 @@ struct SkeletonStage {
     net: PoseNet3d,
     set: &'static JointSet,
     skeleton: Arc<Skeleton>,
+    depth_axis: DepthAxis,
     weights: Weights,
 }
 
@@ -548,6 +557,10 @@ impl LixelEstimator for SkeletonStage {
 
     fn bins(&self) -> usize {
         self.net.sizes().heatmap()
+    }
+
+    fn depth_axis(&self) -> DepthAxis {
+        self.depth_axis
     }
 
     fn skeleton(&self) -> Arc<Skeleton> {

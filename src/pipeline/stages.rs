@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use glam::{Vec2, Vec3};
+use glam::{Quat, Vec2, Vec3};
 use image::RgbImage;
 
 use crate::body::{BodyModel, Family, Topology};
-use crate::camera_mesh::{BODY_BOX_M, HAND_BOX_M, LixelVolume};
+use crate::camera_mesh::{BODY_BOX_M, DepthAxis, HAND_BOX_M, LixelVolume};
 use crate::capture::{Frame, SourceKind};
 use crate::crop::Crop;
 use crate::detect::track::{TrackedPerson, Tracker, TrackerConfig};
@@ -109,6 +109,11 @@ pub trait LixelEstimator: Send {
     /// Bins of a heatmap.
     fn bins(&self) -> usize;
 
+    /// The direction of z.
+    fn depth_axis(&self) -> DepthAxis {
+        DepthAxis::Camera
+    }
+
     /// The joints that come out.
     fn skeleton(&self) -> Arc<Skeleton>;
 
@@ -150,7 +155,7 @@ pub struct LixelEstimate {
     pub vertices_lixel: Buffer<Vec3>,
     /// Standard deviation of each vertex' three heatmaps.
     pub vertex_spread_lixel: Buffer<Vec3>,
-    /// The second stage.
+    /// The second stage. The first rotation turns into the axes of the patch.
     pub params: Option<BodyParams>,
     /// As asked.
     pub heatmaps: Vec<Heatmaps>,
@@ -293,6 +298,7 @@ impl Stages {
             intrinsics,
             estimator: self.settings.estimator,
             bins: 0,
+            depth_axis: DepthAxis::Camera,
             skeleton: Arc::default(),
             topology: None,
             people: Vec::new(),
@@ -351,6 +357,7 @@ impl Stages {
         let Some(estimator) = &mut self.estimator else { return Ok(()) };
         let (width, height) = result.frame.rgb.dimensions();
         result.bins = estimator.bins();
+        result.depth_axis = estimator.depth_axis();
         result.skeleton = estimator.skeleton();
         result.topology = estimator.topology();
 
@@ -420,13 +427,22 @@ impl Stages {
         crop: &Crop,
         root: &RootInCrop,
         root_source: RootSource,
-        estimate: LixelEstimate,
+        mut estimate: LixelEstimate,
         result: &FrameResult,
     ) -> Result<Person> {
-        let volume = LixelVolume { crop, bins: result.bins, box_m: box_m(self.settings.estimator) };
-        let to_camera = |lixels: &[Vec3]| volume.camera_from_lixels(lixels, root.depth_m, &result.intrinsics);
-        let root_camera_m =
-            result.intrinsics.camera_from_frame(crop.frame_from_crop.transform_point2(root.crop_px), root.depth_m);
+        let (bins, depth_axis) = (result.bins, result.depth_axis);
+        let volume = LixelVolume { crop, bins, box_m: box_m(self.settings.estimator), depth_axis };
+        let at_root_depth = |px: Vec2| result.intrinsics.camera_from_frame(px, root.depth_m);
+        let root_camera_m = at_root_depth(crop.frame_from_crop.transform_point2(root.crop_px));
+        // RootNet says how far away the root joint is; where it is on the picture the lixels say themselves.
+        let root_lixel = result.skeleton.root().and_then(|joint| estimate.joints_lixel.get(joint));
+        let anchor_m = root_lixel.map_or(root_camera_m, |lixel| at_root_depth(volume.frame_from_lixel(*lixel)));
+        let to_camera = |lixels: &[Vec3]| volume.camera_from_lixels(lixels, anchor_m, &result.intrinsics);
+        if let Some(turn) = estimate.params.as_mut().and_then(|params| params.pose_rad.first_mut()) {
+            // The network says how the root is turned in its patch.
+            let camera_from_patch = volume.patch_from_camera(&result.intrinsics).inverse();
+            *turn = (camera_from_patch * Quat::from_scaled_axis(*turn)).to_scaled_axis();
+        }
         let mut joints_camera_m = to_camera(&estimate.joints_lixel).to_vec();
         let mesh = if estimate.vertices_lixel.is_empty() {
             None

@@ -178,7 +178,7 @@ impl Task for MeshTask {
 
     fn config_json(&self) -> String {
         format!(
-            r#"{{"resnet": {}, "input": {}, "heatmap": {}}}"#,
+            r#"{{"resnet": {}, "input": {}, "heatmap": {}, "depth_axis": "line_of_sight"}}"#,
             self.resnet,
             self.sizes.input(),
             self.sizes.heatmap()

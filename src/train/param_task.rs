@@ -18,6 +18,7 @@ use super::people::{Viewer, mirrored_turn};
 use super::regressor::ParamRegressor;
 use super::task::{Loss, Task};
 use crate::body::Family;
+use crate::camera_mesh::DepthAxis;
 use crate::models::{NetConfig, Role};
 use crate::nets::NetSizes;
 use crate::nets::i2l::{I2l, I2lShape, ParamShape, WIDTHS_AT};
@@ -66,6 +67,10 @@ impl ParamTask {
         let shape_of = |name: &str| mesh.shape(name).map(<[usize]>::to_vec);
         let open = || {
             let config = NetConfig::parse(mesh.config().unwrap_or("{}"), Role::I2lBody)?;
+            ensure!(
+                config.depth_axis == DepthAxis::LineOfSight,
+                "its depths are along the camera's axis, and postures are learnt along the line of sight: train it on"
+            );
             let sizes = NetSizes::new(config.resnet, config.input, config.heatmap)?.with_widths_of(shape_of, WIDTHS_AT);
             Ok::<_, anyhow::Error>((sizes, I2lShape { params: None, ..I2lShape::from_shapes(shape_of)? }))
         };

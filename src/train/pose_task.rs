@@ -112,7 +112,7 @@ impl Task for PoseTask {
 
     fn config_json(&self) -> String {
         let (resnet, input, heatmap) = (self.resnet, self.sizes.input(), self.sizes.heatmap());
-        format!(r#"{{"resnet": {resnet}, "input": {input}, "heatmap": {heatmap}}}"#)
+        format!(r#"{{"resnet": {resnet}, "input": {input}, "heatmap": {heatmap}, "depth_axis": "line_of_sight"}}"#)
     }
 }
 

@@ -222,14 +222,16 @@ fn plot(
 /// Where a bin lies outside of the network: in the frame, or relative to the root joint's depth.
 fn place_of(result: &FrameResult, person: &Person, axis: usize, bin: usize) -> String {
     let box_m = if result.estimator == EstimatorKind::Hand { HAND_BOX_M } else { BODY_BOX_M };
-    let volume = LixelVolume { crop: &person.crop, bins: result.bins.max(1), box_m };
+    let (bins, depth_axis) = (result.bins.max(1), result.depth_axis);
+    let volume = LixelVolume { crop: &person.crop, bins, box_m, depth_axis };
     let lixel = Vec3::splat(bin as f32);
     match axis {
         0 => format!("frame x {:.1} px", volume.frame_from_lixel(lixel).x),
         1 => format!("frame y {:.1} px", volume.frame_from_lixel(lixel).y),
         _ => {
             let behind_m = volume.depth_from_root_m(lixel);
-            format!("root {behind_m:+.3} m = {:.3} m", person.root_camera_m.z + behind_m)
+            let root_m = volume.patch_from_camera(&result.intrinsics) * person.root_camera_m;
+            format!("root {behind_m:+.3} m = {:.3} m", root_m.z + behind_m)
         }
     }
 }

@@ -4,17 +4,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
-use glam::{Vec2, Vec3};
+use glam::{Quat, Vec2, Vec3};
 use image::RgbImage;
-use lixelscope::body::Topology;
-use lixelscope::camera_mesh::BODY_BOX_M;
+use lixelscope::body::{Family, Topology, standin};
+use lixelscope::camera_mesh::{BODY_BOX_M, DepthAxis};
 use lixelscope::capture::Frame;
 use lixelscope::crop::Crop;
 use lixelscope::detect::PersonBox;
 use lixelscope::eval::{Examiner, Figures, Given, Tally, live};
 use lixelscope::pipeline::Stages;
 use lixelscope::pipeline::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
-use lixelscope::result::{FrameResult, Landmark, Person, PersonMesh, RootSource, Skeleton};
+use lixelscope::result::{BodyParams, FrameResult, Landmark, MeshSource, Person, PersonMesh, RootSource, Skeleton};
 use lixelscope::settings::{BoxSource, Settings};
 use lixelscope::space::{Intrinsics, RectPx};
 use lixelscope::truth::{TruePerson, Truth};
@@ -219,6 +219,7 @@ fn nobody_minds_those_who_are_hardly_visible() {
 struct Oracle {
     skeleton: Arc<Skeleton>,
     topology: Arc<Topology>,
+    depth_axis: DepthAxis,
     answers: Arc<Mutex<VecDeque<LixelEstimate>>>,
 }
 
@@ -232,6 +233,10 @@ impl LixelEstimator for Oracle {
 
     fn bins(&self) -> usize {
         BINS
+    }
+
+    fn depth_axis(&self) -> DepthAxis {
+        self.depth_axis
     }
 
     fn skeleton(&self) -> Arc<Skeleton> {
@@ -260,27 +265,47 @@ impl RootEstimator for TenMetres {
     }
 }
 
-/// The lixels at which the pipeline would find a person just where it is.
-fn lixels(points: &[Vec3], crop: &Crop, root_depth_m: f32, camera: &Intrinsics) -> Vec<Vec3> {
+/// What a network would say of a person so that the pipeline finds it just where it is. `axis` is that of z.
+fn estimate(person: &TruePerson, crop: &Crop, axis: Vec3, camera: &Intrinsics) -> LixelEstimate {
     let lixel = |&p: &Vec3| {
         let crop_px = crop.crop_from_frame.transform_point2(camera.frame_from_camera(p));
-        let z = (0.5 + (p.z - root_depth_m) / BODY_BOX_M) * BINS as f32;
+        let z = (0.5 + (p - person.root_camera_m()).dot(axis) / BODY_BOX_M) * BINS as f32;
         (crop_px * (BINS as f32 / PATCH as f32)).extend(z)
     };
-    points.iter().map(lixel).collect()
+    let BodyParams { mut pose_rad, shape } = person.params.clone();
+    pose_rad[0] = (Quat::from_rotation_arc(axis, Vec3::Z) * Quat::from_scaled_axis(pose_rad[0])).to_scaled_axis();
+    LixelEstimate {
+        joints_lixel: person.joints_camera_m.iter().map(lixel).collect(),
+        vertices_lixel: person.vertices_camera_m.iter().map(lixel).collect(),
+        params: Some(BodyParams { pose_rad, shape }),
+        ..LixelEstimate::default()
+    }
 }
 
 #[test]
 fn true_boxes_and_true_roots_leave_the_mesh_networks_errors_alone() {
+    true_answers(DepthAxis::Camera, MeshSource::Lixel);
+}
+
+#[test]
+fn depths_along_the_line_of_sight_and_turns_in_the_patch_come_back_to_the_camera() {
+    true_answers(DepthAxis::LineOfSight, MeshSource::Lixel);
+    true_answers(DepthAxis::LineOfSight, MeshSource::Param);
+}
+
+/// A network that makes no errors, end to end.
+fn true_answers(depth_axis: DepthAxis, mesh_source: MeshSource) {
     let topology = Arc::clone(STUDIO.body().topology());
     let answers = Arc::<Mutex<VecDeque<LixelEstimate>>>::default();
     let [mut blind, mut seeing] = [false, true].map(|roots| {
         let mut settings = Settings::with_models(".".into());
         settings.boxes = BoxSource::User(Vec::new());
+        settings.mesh_source = mesh_source;
         let mut stages = Stages::new(settings);
         stages.root = Some(Box::new(TenMetres));
         let (skeleton, topology) = (Arc::new(topology.skeleton.clone()), Arc::clone(&topology));
-        stages.estimator = Some(Box::new(Oracle { skeleton, topology, answers: Arc::clone(&answers) }));
+        stages.estimator = Some(Box::new(Oracle { skeleton, topology, depth_axis, answers: Arc::clone(&answers) }));
+        stages.body = Some(standin::model(Family::Smpl).unwrap());
         Examiner::new(stages, Given { boxes: true, roots })
     });
     let mut depth_errors = Vec::new();
@@ -291,15 +316,14 @@ fn true_boxes_and_true_roots_leave_the_mesh_networks_errors_alone() {
             let Some(rect) = person.visible_rect else { continue };
             let crop = rect.clipped(width, height).and_then(|rect| Crop::of_tight_box(rect, width, height, PATCH));
             let crop = crop.expect("whoever is seen has a box");
-            let root_depth_m = person.root_camera_m().z;
-            let place = |points: &[Vec3]| lixels(points, &crop, root_depth_m, &truth.intrinsics);
-            answers.lock().unwrap().push_back(LixelEstimate {
-                joints_lixel: place(&person.joints_camera_m),
-                vertices_lixel: place(&person.vertices_camera_m).into(),
-                ..LixelEstimate::default()
-            });
+            let middle_px = crop.frame_from_crop.transform_point2(Vec2::splat(PATCH as f32 / 2.0));
+            let axis = match depth_axis {
+                DepthAxis::Camera => Vec3::Z,
+                DepthAxis::LineOfSight => truth.intrinsics.camera_from_frame(middle_px, 1.0).normalize(),
+            };
+            answers.lock().unwrap().push_back(estimate(person, &crop, axis, &truth.intrinsics));
             if !truth.is_hardly_visible(person) {
-                depth_errors.push(f64::from(10.0 - root_depth_m) * 1000.0);
+                depth_errors.push(f64::from(10.0 - person.root_camera_m().z) * 1000.0);
             }
         }
         let again = answers.lock().unwrap().clone();
@@ -314,11 +338,12 @@ fn true_boxes_and_true_roots_leave_the_mesh_networks_errors_alone() {
     close(f.mpvpe_mm, 0.0, 0.05);
     close(f.mrpe_xyz_mm.map(|xyz| xyz[2]), 0.0, 0.01);
     assert_eq!((f.pck3d_abs, f.box_ap75, f.f_5mm), (Some(100.0), Some(1.0), Some(1.0)));
-    // Without the true depths the same lixels are 10 m away.
+    // Without the true depths the same lixels are 10 m away, and larger; a posed body keeps its size.
     let f = blind.figures();
     let mean = depth_errors.iter().sum::<f64>() / depth_errors.len() as f64;
     close(f.mrpe_xyz_mm.map(|xyz| xyz[2]), mean, 0.01);
-    assert!(f.mpjpe_mm.unwrap() > 50.0 && f.pck3d_abs.unwrap() < 1.0, "{f:?}");
+    assert_eq!(f.mpjpe_mm.unwrap() > 50.0, mesh_source == MeshSource::Lixel, "{f:?}");
+    assert!(f.pck3d_abs.unwrap() < 1.0, "{f:?}");
 }
 
 #[test]

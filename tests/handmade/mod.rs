@@ -11,6 +11,7 @@ use glam::{Affine2, Mat3, Vec2, Vec3};
 use image::{Rgb, RgbImage};
 use lixelscope::app::{Feed, Waker};
 use lixelscope::body::Topology;
+use lixelscope::camera_mesh::DepthAxis;
 use lixelscope::capture::Frame;
 use lixelscope::crop::Crop;
 use lixelscope::pipeline::{Command, Phase, Status};
@@ -82,6 +83,7 @@ pub fn result(index: u64, places: &[(Vec3, f32)], landmarks: &[Landmark]) -> Fra
         intrinsics,
         estimator: EstimatorKind::Body,
         bins: BINS,
+        depth_axis: DepthAxis::Camera,
         skeleton: Arc::new(skeleton()),
         topology: Some(Arc::new(capsules(&joints(Vec3::ZERO, 0.0)).1)),
         people: people.collect(),

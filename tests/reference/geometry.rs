@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use glam::{Affine2, Mat2, Vec2, Vec3};
 use image::RgbImage;
 
-use lixelscope::camera_mesh::{BODY_BOX_M, HAND_BOX_M, LixelVolume};
+use lixelscope::camera_mesh::{BODY_BOX_M, DepthAxis, HAND_BOX_M, LixelVolume};
 use lixelscope::crop::{Augmentation, Crop, process_bbox};
 use lixelscope::space::{Intrinsics, RectPx};
 
@@ -110,7 +110,7 @@ pub fn restore(case: &Path) -> Result<Report> {
         Intrinsics { fx: focal[0] as f32, fy: focal[1] as f32, cx: principal[0] as f32, cy: principal[1] as f32 };
     let frame_from_crop = affine(&expected.numbers("crop_to_image")?);
     let crop = Crop { rect: RectPx::default(), size: 256, crop_from_frame: frame_from_crop.inverse(), frame_from_crop };
-    let body = LixelVolume { crop: &crop, bins: 64, box_m: BODY_BOX_M };
+    let body = LixelVolume { crop: &crop, bins: 64, box_m: BODY_BOX_M, depth_axis: DepthAxis::Camera };
     let hand = LixelVolume { box_m: HAND_BOX_M, ..body };
 
     let flat = |points: &[Vec3]| -> Vec<f64> { points.iter().flat_map(|p| p.to_array().map(f64::from)).collect() };
@@ -123,7 +123,7 @@ pub fn restore(case: &Path) -> Result<Report> {
     let depths: Vec<f64> = lixels.iter().map(|&l| f64::from(body.depth_from_root_m(l))).collect();
     report.compare("mesh_image_depth", &depths, &z(&wanted), METRES)?;
 
-    let metres = body.camera_from_lixels(&lixels, root_depth_m, &camera);
+    let metres = body.camera_from_lixels(&lixels, Vec3::Z * root_depth_m, &camera);
     report.compare("mesh_camera_m", &flat(&metres), &expected.numbers("mesh_camera_m")?, METRES)?;
 
     if let Ok(wanted) = expected.numbers("hand_depth_m") {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use glam::{Affine2, Vec2, Vec3};
 use image::{Rgb, RgbImage};
 use lixelscope::body::Topology;
+use lixelscope::camera_mesh::DepthAxis;
 use lixelscope::capture::Frame;
 use lixelscope::crop::Crop;
 use lixelscope::render::{DrawOptions, Gpu, OffscreenRenderer};
@@ -72,6 +73,7 @@ pub fn result_on(rgb: RgbImage, intrinsics: Intrinsics, faces: Vec<[u32; 3]>, pe
         intrinsics,
         estimator: EstimatorKind::Body,
         bins: 64,
+        depth_axis: DepthAxis::Camera,
         skeleton: Arc::new(Skeleton {
             names: ["a", "b", "c"].map(String::from).to_vec(),
             parents: vec![None, Some(0), Some(1)],
