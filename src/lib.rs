@@ -10,7 +10,8 @@
 //!
 //! - what everything is said in: [`space`] (frames of reference and units), [`settings`] (what the user decided),
 //!   [`result`] (what the pipeline says about a frame), [`truth`] (what is known of a frame that was made or annotated),
-//!   [`memory`] (what serves one frame after another);
+//!   [`memory`] (what serves one frame after another), [`procrustes`] (the transform that
+//!   brings points onto others);
 //! - the path of a frame: [`capture`] (where frames come from), [`detect`] (people's boxes and ids), [`crop`] (the
 //!   patch that networks read), [`root_depth`] (metres to the root joint), [`lixel`] (heatmaps to coordinates),
 //!   [`camera_mesh`] (lixels to metres);
@@ -24,6 +25,7 @@
 //! - how good it is: [`eval`] (the papers' metrics), [`train`] (losses, networks with gradients, the optimiser).
 
 pub mod memory;
+pub mod procrustes;
 pub mod result;
 pub mod settings;
 pub mod space;

@@ -44,7 +44,7 @@ pub enum MeshSource {
     /// The lixel coordinates, back-projected.
     #[default]
     Lixel,
-    /// The body model, posed by the parameter regressor of the second stage and moved to the lixels' root.
+    /// The body model, posed by the parameter regressor of the second stage and laid onto the lixels' joints.
     Param,
 }
 

@@ -103,13 +103,15 @@ pub enum SourceSpec {
 impl Default for SourceSpec {
     /// People that do not exist: they are there on every machine.
     fn default() -> Self {
-        Self::Synthetic(Kind::default(), Self::DEFAULT_SEED)
+        Self::synthetic(Kind::default())
     }
 }
 
 impl SourceSpec {
-    /// The scene that is shown when nothing else is asked for.
-    pub const DEFAULT_SEED: u64 = 23;
+    /// The scene of this kind that is shown when no other is asked for: one in which there is something to see at once.
+    pub fn synthetic(kind: Kind) -> Self {
+        Self::Synthetic(kind, if kind == Kind::Hands { 8 } else { 23 })
+    }
 
     /// What a synthetic source shows; of others, people are expected.
     pub fn kind(&self) -> Kind {
@@ -146,8 +148,12 @@ impl FromStr for SourceSpec {
             let mut words = what.split(':').skip(1).peekable();
             let kind = words.peek().and_then(|word| Kind::from_str(word, false).ok());
             let seed = if kind.is_some() { words.nth(1) } else { words.next() };
-            let seed = seed.map_or(Ok(Self::DEFAULT_SEED), str::parse).ok().filter(|_| words.next().is_none());
-            return seed.map(|seed| Self::Synthetic(kind.unwrap_or_default(), seed)).with_context(|| {
+            let kind = kind.unwrap_or_default();
+            let source = match seed {
+                None => Some(Self::synthetic(kind)),
+                Some(seed) => seed.parse().ok().map(|seed| Self::Synthetic(kind, seed)),
+            };
+            return source.filter(|_| words.next().is_none()).with_context(|| {
                 format!(
                     "\"{text}\" names no scene; write synthetic, synthetic:7 with any whole number from 0 on, or \
                      synthetic:hands:7"

@@ -406,7 +406,7 @@ fn synthetic_hands_come_with_the_estimator_of_hands() {
         window.run();
         window.state_mut().commands()
     };
-    let hands = Command::Source(SourceSpec::Synthetic(Kind::Hands, SourceSpec::DEFAULT_SEED));
+    let hands = Command::Source(SourceSpec::synthetic(Kind::Hands));
     let found = choose(&mut window, "Synthetic hands");
     assert_eq!(found, [hands, Command::Estimator(EstimatorKind::Hand)]);
     let found = choose(&mut window, "Synthetic people");

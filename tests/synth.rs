@@ -353,7 +353,7 @@ fn the_source_never_ends_and_frames_carry_their_truth() {
     }
     assert_eq!("synthetic".parse::<SourceSpec>().unwrap(), SourceSpec::default());
     for (text, kind, seed) in [
-        ("synthetic:hands", Kind::Hands, SourceSpec::DEFAULT_SEED),
+        ("synthetic:hands", Kind::Hands, 8),
         ("synthetic:hands:3", Kind::Hands, 3),
         ("synthetic:poses:0", Kind::Poses, 0),
     ] {

@@ -5,7 +5,7 @@ use anyhow::{Result, bail, ensure};
 use glam::DVec3;
 use rayon::prelude::*;
 
-use super::aligned;
+use crate::procrustes::Similarity;
 
 /// 3DPCK's threshold, millimetres.
 pub const PCK_THRESHOLD_MM: f64 = 150.0;
@@ -35,6 +35,14 @@ pub fn mpjpe(predicted: &[DVec3], truth: &[DVec3], root: usize) -> Result<f64> {
 pub fn pa_mpjpe(predicted: &[DVec3], truth: &[DVec3]) -> Result<f64> {
     let distances = distances(&aligned(predicted, truth)?, truth, Alignment::Absolute)?;
     Ok(mean(&distances))
+}
+
+/// `predicted`, brought as close to `truth` as a rotation, a scale and a translation can.
+pub fn aligned(predicted: &[DVec3], truth: &[DVec3]) -> Result<Vec<DVec3>> {
+    check_pair(predicted, truth)?;
+    let pairs: Vec<_> = predicted.iter().copied().zip(truth.iter().copied()).collect();
+    let similarity = Similarity::between(&pairs);
+    Ok(predicted.iter().map(|p| similarity.apply(*p)).collect())
 }
 
 /// Distance of the two roots in the camera's frame; its mean over people is the papers' MRPE.
@@ -112,7 +120,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-pub(super) fn check_pair(predicted: &[DVec3], truth: &[DVec3]) -> Result<()> {
+fn check_pair(predicted: &[DVec3], truth: &[DVec3]) -> Result<()> {
     ensure!(predicted.len() == truth.len(), "{} predicted points for {} true ones", predicted.len(), truth.len());
     ensure!(!truth.is_empty(), "there are no points to compare");
     Ok(())

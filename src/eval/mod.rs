@@ -9,9 +9,7 @@ pub mod pictures;
 pub mod precision;
 pub mod tally;
 
-mod procrustes;
-
 pub use command::run;
 pub use examiner::{Examiner, Given};
-pub use procrustes::aligned;
+pub use metrics::aligned;
 pub use tally::{Figures, Tally};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use glam::{Quat, Vec2, Vec3};
+use glam::{DQuat, Quat, Vec2, Vec3};
 use image::RgbImage;
 
 use crate::body::{BodyModel, Family, Topology};
@@ -17,6 +17,7 @@ use crate::detect::track::{TrackedPerson, Tracker, TrackerConfig};
 use crate::detect::{Detector, PersonBox};
 use crate::memory::Buffer;
 use crate::models::Weights;
+use crate::procrustes::Similarity;
 use crate::result::{
     BodyParams, EstimatorKind, FrameResult, Heatmaps, Landmark, MeshSource, Person, PersonMesh, RootSource, Skeleton,
     Stage, StageTimes,
@@ -449,16 +450,19 @@ impl Stages {
         } else {
             let mut vertices_camera_m = to_camera(&estimate.vertices_lixel);
             if let (MeshSource::Param, Some(params), Some(body)) =
-                (self.settings.mesh_source, &estimate.params, &self.body)
+                (self.settings.mesh_source, &mut estimate.params, &self.body)
             {
                 let posed = body.pose(&params.pose_rad, &params.shape, Vec3::ZERO).context("the body model failed")?;
-                // The parameters say nothing of the place: the posed model is moved to the lixels' root joint.
-                if let (Some(from), Some(to)) = (posed.joints_m.first(), joints_camera_m.first()) {
-                    let shift = *to - *from;
-                    vertices_camera_m = posed.vertices_m.iter().map(|v| *v + shift).collect();
-                    if posed.joints_m.len() == joints_camera_m.len() {
-                        joints_camera_m = posed.joints_m.iter().map(|j| *j + shift).collect();
-                    }
+                // The parameters say nothing of the place and little of the turn: the posed model is laid onto the joints
+                // of the lixels.
+                let pairs = posed.joints_m.iter().zip(&joints_camera_m).map(|(p, l)| (p.as_dvec3(), l.as_dvec3()));
+                let laid = Similarity::rigid_between(&pairs.collect::<Vec<_>>());
+                let place = |p: &Vec3| laid.apply(p.as_dvec3()).as_vec3();
+                vertices_camera_m = posed.vertices_m.iter().map(place).collect();
+                joints_camera_m = posed.joints_m.iter().map(place).collect();
+                if let Some(turn) = params.pose_rad.first_mut() {
+                    *turn =
+                        (DQuat::from_mat3(&laid.rotation).as_quat() * Quat::from_scaled_axis(*turn)).to_scaled_axis();
                 }
             }
             Some(PersonMesh {

@@ -70,7 +70,7 @@ fn source(ui: &mut Ui, view: &View, state: &mut State, actions: &mut Vec<Action>
         ] {
             let button = ui.add(Button::selectable(false, name));
             if button.on_hover_text("A scene that moves without an end").clicked() {
-                state.send(Command::Source(SourceSpec::Synthetic(kind, SourceSpec::DEFAULT_SEED)), actions);
+                state.send(Command::Source(SourceSpec::synthetic(kind)), actions);
                 if state.settings.estimator.family() != estimator.family() {
                     state.send(Command::Estimator(estimator), actions);
                 }

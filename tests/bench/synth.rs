@@ -65,7 +65,7 @@ fn main() {
             sheet(&studio, kind, 0..40, [320, 240], 5).save(format!("{dir}/{name}.png")).unwrap();
             sheet(&studio, kind, 100..104, [640, 480], 2).save(format!("{dir}/{name}_large.png")).unwrap();
         }
-        let scene = Scene::new(&studio, Kind::Scenes, SourceSpec::DEFAULT_SEED, [320, 240]).unwrap();
+        let scene = Scene::new(&studio, Kind::Scenes, 23, [320, 240]).unwrap();
         let mut film = RgbImage::new(320 * 5, 240 * 4);
         for i in 0..20 {
             let photo = scene.photograph(i as f32 * 0.4).unwrap();

@@ -13,7 +13,7 @@ use lixelscope::crop::Crop;
 use lixelscope::detect::PersonBox;
 use lixelscope::eval::{Examiner, Figures, Given, Tally, live};
 use lixelscope::pipeline::Stages;
-use lixelscope::pipeline::stages::{LixelEstimate, LixelEstimator, RootEstimator, RootInCrop};
+use lixelscope::pipeline::stages::{LixelEstimate, LixelEstimator, Pass, RootEstimator, RootInCrop};
 use lixelscope::result::{BodyParams, FrameResult, Landmark, MeshSource, Person, PersonMesh, RootSource, Skeleton};
 use lixelscope::settings::{BoxSource, Settings};
 use lixelscope::space::{Intrinsics, RectPx};
@@ -252,21 +252,26 @@ impl LixelEstimator for Oracle {
     }
 }
 
-/// Everybody is in the middle of the patch, 10 m away.
-struct TenMetres;
+/// Everybody is in the middle of the patch, so many metres away.
+struct At(f32);
 
-impl RootEstimator for TenMetres {
+impl RootEstimator for At {
     fn input_size(&self) -> u32 {
         PATCH
     }
 
     fn estimate(&mut self, _: &[RgbImage], crops: &[Crop], _: &Intrinsics) -> Result<Vec<RootInCrop>> {
-        Ok(vec![RootInCrop { crop_px: Vec2::splat(PATCH as f32 * 0.5), depth_m: 10.0 }; crops.len()])
+        Ok(vec![RootInCrop { crop_px: Vec2::splat(PATCH as f32 * 0.5), depth_m: self.0 }; crops.len()])
     }
 }
 
-/// What a network would say of a person so that the pipeline finds it just where it is. `axis` is that of z.
-fn estimate(person: &TruePerson, crop: &Crop, axis: Vec3, camera: &Intrinsics) -> LixelEstimate {
+/// What a network would say of a person so that the pipeline finds it just where it is.
+fn estimate(person: &TruePerson, crop: &Crop, depth_axis: DepthAxis, camera: &Intrinsics) -> LixelEstimate {
+    let middle_px = crop.frame_from_crop.transform_point2(Vec2::splat(PATCH as f32 / 2.0));
+    let axis = match depth_axis {
+        DepthAxis::Camera => Vec3::Z,
+        DepthAxis::LineOfSight => camera.camera_from_frame(middle_px, 1.0).normalize(),
+    };
     let lixel = |&p: &Vec3| {
         let crop_px = crop.crop_from_frame.transform_point2(camera.frame_from_camera(p));
         let z = (0.5 + (p - person.root_camera_m()).dot(axis) / BODY_BOX_M) * BINS as f32;
@@ -293,35 +298,61 @@ fn depths_along_the_line_of_sight_and_turns_in_the_patch_come_back_to_the_camera
     true_answers(DepthAxis::LineOfSight, MeshSource::Param);
 }
 
+#[test]
+fn the_turn_of_a_body_is_said_in_the_axes_of_the_camera() {
+    for (mesh_source, wrong_rad) in [(MeshSource::Lixel, 0.0), (MeshSource::Param, 0.3)] {
+        let answers = Arc::<Mutex<VecDeque<LixelEstimate>>>::default();
+        let mut stages = oracle(DepthAxis::LineOfSight, mesh_source, &answers);
+        for frame in frames(5) {
+            let truth = frame.truth.clone().unwrap();
+            let (person, rect) = truth.people.iter().find_map(|one| Some((one, one.visible_rect?))).unwrap();
+            let mut answer = estimate(person, &crop(rect, &truth), DepthAxis::LineOfSight, &truth.intrinsics);
+            let turns = &mut answer.params.as_mut().unwrap().pose_rad;
+            turns[0] = (Quat::from_rotation_y(wrong_rad) * Quat::from_scaled_axis(turns[0])).to_scaled_axis();
+            answers.lock().unwrap().push_back(answer);
+            stages.root = Some(Box::new(At(person.root_camera_m().z)));
+            stages.set_settings(Settings { boxes: BoxSource::User(vec![rect]), ..stages.settings().clone() });
+            let result = stages.process(Arc::new(frame), Pass::Again).unwrap();
+            let found = result.people[0].mesh.as_ref().unwrap().params.as_ref().unwrap();
+            let [found, real] = [found, &person.params].map(|params| Quat::from_scaled_axis(params.pose_rad[0]));
+            assert!(found.angle_between(real) < 2e-3, "{mesh_source:?}: {} rad", found.angle_between(real));
+        }
+    }
+}
+
+/// A network that says what it is told; everybody is 10 m away.
+fn oracle(depth_axis: DepthAxis, mesh_source: MeshSource, answers: &Arc<Mutex<VecDeque<LixelEstimate>>>) -> Stages {
+    let topology = Arc::clone(STUDIO.body().topology());
+    let mut settings = Settings::with_models(".".into());
+    settings.boxes = BoxSource::User(Vec::new());
+    settings.mesh_source = mesh_source;
+    let mut stages = Stages::new(settings);
+    stages.root = Some(Box::new(At(10.0)));
+    let (skeleton, answers) = (Arc::new(topology.skeleton.clone()), Arc::clone(answers));
+    stages.estimator = Some(Box::new(Oracle { skeleton, topology, depth_axis, answers }));
+    stages.body = Some(standin::model(Family::Smpl).unwrap());
+    stages
+}
+
+/// The patch of whoever is seen in this box.
+fn crop(rect: RectPx, truth: &Truth) -> Crop {
+    let [width, height] = truth.size;
+    let crop = rect.clipped(width, height).and_then(|rect| Crop::of_tight_box(rect, width, height, PATCH));
+    crop.expect("whoever is seen has a box")
+}
+
 /// A network that makes no errors, end to end.
 fn true_answers(depth_axis: DepthAxis, mesh_source: MeshSource) {
-    let topology = Arc::clone(STUDIO.body().topology());
     let answers = Arc::<Mutex<VecDeque<LixelEstimate>>>::default();
-    let [mut blind, mut seeing] = [false, true].map(|roots| {
-        let mut settings = Settings::with_models(".".into());
-        settings.boxes = BoxSource::User(Vec::new());
-        settings.mesh_source = mesh_source;
-        let mut stages = Stages::new(settings);
-        stages.root = Some(Box::new(TenMetres));
-        let (skeleton, topology) = (Arc::new(topology.skeleton.clone()), Arc::clone(&topology));
-        stages.estimator = Some(Box::new(Oracle { skeleton, topology, depth_axis, answers: Arc::clone(&answers) }));
-        stages.body = Some(standin::model(Family::Smpl).unwrap());
-        Examiner::new(stages, Given { boxes: true, roots })
-    });
+    let [mut blind, mut seeing] = [false, true]
+        .map(|roots| Examiner::new(oracle(depth_axis, mesh_source, &answers), Given { boxes: true, roots }));
     let mut depth_errors = Vec::new();
     for frame in frames(10) {
         let truth = frame.truth.clone().unwrap();
-        let [width, height] = truth.size;
         for person in &truth.people {
             let Some(rect) = person.visible_rect else { continue };
-            let crop = rect.clipped(width, height).and_then(|rect| Crop::of_tight_box(rect, width, height, PATCH));
-            let crop = crop.expect("whoever is seen has a box");
-            let middle_px = crop.frame_from_crop.transform_point2(Vec2::splat(PATCH as f32 / 2.0));
-            let axis = match depth_axis {
-                DepthAxis::Camera => Vec3::Z,
-                DepthAxis::LineOfSight => truth.intrinsics.camera_from_frame(middle_px, 1.0).normalize(),
-            };
-            answers.lock().unwrap().push_back(estimate(person, &crop, axis, &truth.intrinsics));
+            let answer = estimate(person, &crop(rect, &truth), depth_axis, &truth.intrinsics);
+            answers.lock().unwrap().push_back(answer);
             if !truth.is_hardly_visible(person) {
                 depth_errors.push(f64::from(10.0 - person.root_camera_m().z) * 1000.0);
             }
@@ -338,12 +369,11 @@ fn true_answers(depth_axis: DepthAxis, mesh_source: MeshSource) {
     close(f.mpvpe_mm, 0.0, 0.05);
     close(f.mrpe_xyz_mm.map(|xyz| xyz[2]), 0.0, 0.01);
     assert_eq!((f.pck3d_abs, f.box_ap75, f.f_5mm), (Some(100.0), Some(1.0), Some(1.0)));
-    // Without the true depths the same lixels are 10 m away, and larger; a posed body keeps its size.
+    // Without the true depths the same lixels are 10 m away, and larger; a body that is laid onto them is turned.
     let f = blind.figures();
     let mean = depth_errors.iter().sum::<f64>() / depth_errors.len() as f64;
     close(f.mrpe_xyz_mm.map(|xyz| xyz[2]), mean, 0.01);
-    assert_eq!(f.mpjpe_mm.unwrap() > 50.0, mesh_source == MeshSource::Lixel, "{f:?}");
-    assert!(f.pck3d_abs.unwrap() < 1.0, "{f:?}");
+    assert!(f.mpjpe_mm.unwrap() > 30.0 && f.pck3d_abs.unwrap() < 1.0, "{f:?}");
 }
 
 #[test]

@@ -1,29 +1,54 @@
 //! The similarity transform (rotation, scale, translation) that brings points closest to others, in the sense of
 //! least squares: Procrustes alignment, after Kabsch and Umeyama.
 
-use anyhow::Result;
 use glam::{DMat3, DVec3};
 
-use super::metrics::check_pair;
+/// `p -> translation + scale * rotation * p`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Similarity {
+    /// Never a reflection.
+    pub rotation: DMat3,
+    /// 1 where the transform is rigid.
+    pub scale: f64,
+    /// In the unit of the points.
+    pub translation: DVec3,
+}
 
-/// `predicted`, brought as close to `truth` as a rotation, a scale and a translation can.
-pub fn aligned(predicted: &[DVec3], truth: &[DVec3]) -> Result<Vec<DVec3>> {
-    check_pair(predicted, truth)?;
-    let mean = |points: &[DVec3]| points.iter().sum::<DVec3>() / points.len() as f64;
-    let (centre_p, centre_t) = (mean(predicted), mean(truth));
-    let mut covariance = DMat3::ZERO; // sum of t p^T
-    let mut variance = 0.0;
-    for (p, t) in predicted.iter().zip(truth) {
-        let (p, t) = (*p - centre_p, *t - centre_t);
-        covariance += DMat3::from_cols(t * p.x, t * p.y, t * p.z);
-        variance += p.length_squared();
+impl Similarity {
+    /// Brings the first of each pair as close to the second as a similarity can.
+    pub fn between(pairs: &[(DVec3, DVec3)]) -> Self {
+        Self::fit(pairs, None)
     }
-    let Svd { u, sigma, v } = Svd::of(covariance);
-    // A rotation, not a reflection: where the best orthogonal matrix mirrors, its weakest direction is turned back.
-    let sign = if (u * v.transpose()).determinant() < 0.0 { -1.0 } else { 1.0 };
-    let rotation = u * DMat3::from_diagonal(DVec3::new(1.0, 1.0, sign)) * v.transpose();
-    let scale = if variance > 0.0 { (sigma.x + sigma.y + sign * sigma.z) / variance } else { 1.0 };
-    Ok(predicted.iter().map(|p| centre_t + rotation * (*p - centre_p) * scale).collect())
+
+    /// The same with nothing made larger or smaller.
+    pub fn rigid_between(pairs: &[(DVec3, DVec3)]) -> Self {
+        Self::fit(pairs, Some(1.0))
+    }
+
+    fn fit(pairs: &[(DVec3, DVec3)], scale: Option<f64>) -> Self {
+        let share = 1.0 / pairs.len().max(1) as f64;
+        let (sum_p, sum_t) = pairs.iter().fold((DVec3::ZERO, DVec3::ZERO), |(a, b), (p, t)| (a + *p, b + *t));
+        let (centre_p, centre_t) = (sum_p * share, sum_t * share);
+        let mut covariance = DMat3::ZERO; // sum of t p^T
+        let mut variance = 0.0;
+        for (p, t) in pairs {
+            let (p, t) = (*p - centre_p, *t - centre_t);
+            covariance += DMat3::from_cols(t * p.x, t * p.y, t * p.z);
+            variance += p.length_squared();
+        }
+        let Svd { u, sigma, v } = Svd::of(covariance);
+        // A rotation, not a reflection: where the best orthogonal matrix mirrors, its weakest direction is turned back.
+        let sign = if (u * v.transpose()).determinant() < 0.0 { -1.0 } else { 1.0 };
+        let rotation = u * DMat3::from_diagonal(DVec3::new(1.0, 1.0, sign)) * v.transpose();
+        let best = if variance > 0.0 { (sigma.x + sigma.y + sign * sigma.z) / variance } else { 1.0 };
+        let scale = scale.unwrap_or(best);
+        Self { rotation, scale, translation: centre_t - rotation * centre_p * scale }
+    }
+
+    /// Where a point comes to lie.
+    pub fn apply(&self, p: DVec3) -> DVec3 {
+        self.translation + self.rotation * p * self.scale
+    }
 }
 
 /// `m = u diag(sigma) v^T` with orthogonal u and v; the singular values fall.
@@ -87,19 +112,25 @@ mod tests {
         let flat = solid.map(|p| p.with_z(0.0));
         let straight = solid.map(|p| DVec3::new(1.0, 2.0, 3.0) * p.x);
         for points in [&solid[..], &flat, &straight, &solid[..1], &[DVec3::ONE; 3]] {
-            let truth = moved(points);
-            for (a, t) in aligned(points, &truth).unwrap().iter().zip(&truth) {
-                assert!((a - t).length() < 1e-9, "{a} {t}");
+            let pairs: Vec<_> = points.iter().copied().zip(moved(points)).collect();
+            let similarity = Similarity::between(&pairs);
+            for (p, t) in &pairs {
+                assert!((similarity.apply(*p) - t).length() < 1e-9, "{p} {t}");
             }
+            // Rigidly, whoever is larger stays so.
+            let rigid = Similarity::rigid_between(&pairs);
+            let [a, b] = [0, points.len() - 1].map(|at| rigid.apply(points[at]));
+            assert!(((a - b).length() - (points[0] - points[points.len() - 1]).length()).abs() < 1e-9);
         }
     }
 
     #[test]
     fn a_mirror_image_is_not_matched_by_mirroring() {
         let truth = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 3.0]].map(DVec3::from_array);
-        let mirrored = truth.map(|p| p * DVec3::new(-1.0, 1.0, 1.0));
-        let aligned = aligned(&mirrored, &truth).unwrap();
-        assert!(aligned.iter().zip(&truth).any(|(a, t)| (a - t).length() > 0.1));
+        let pairs = truth.map(|p| (p * DVec3::new(-1.0, 1.0, 1.0), p));
+        let similarity = Similarity::between(&pairs);
+        assert!(pairs.iter().any(|(p, t)| (similarity.apply(*p) - t).length() > 0.1));
+        assert_eq!(Similarity::between(&[]).apply(DVec3::ONE), DVec3::ONE, "of nothing, nothing");
     }
 
     #[test]
