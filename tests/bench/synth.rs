@@ -8,7 +8,7 @@ use image::{RgbImage, imageops};
 use lixelscope::capture::Frame;
 use lixelscope::pipeline::Stages;
 use lixelscope::render::{DrawOptions, OffscreenRenderer};
-use lixelscope::settings::{Settings, SourceSpec};
+use lixelscope::settings::Settings;
 use lixelscope::synth::{Kind, Photo, Scene, Studio};
 use rayon::prelude::*;
 
