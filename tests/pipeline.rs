@@ -84,11 +84,13 @@ struct FakeEstimator {
     delay: Duration,
     fail_on_grey: Option<u8>,
     panic_on_grey: Option<u8>,
+    joints_lixel: [Vec3; 3],
 }
 
 impl Default for FakeEstimator {
     fn default() -> Self {
-        Self { delay: Duration::ZERO, fail_on_grey: None, panic_on_grey: None }
+        let joints_lixel = [Vec3::splat(32.0), Vec3::new(20.0, 40.0, 32.0), Vec3::new(40.0, 20.0, 48.0)];
+        Self { delay: Duration::ZERO, fail_on_grey: None, panic_on_grey: None, joints_lixel }
     }
 }
 
@@ -118,7 +120,7 @@ impl LixelEstimator for FakeEstimator {
             .map(|&landmark| Heatmaps { landmark, xyz: [vec![1.0], vec![1.0], vec![1.0]], mode: [0; 3] })
             .collect();
         let estimate = LixelEstimate {
-            joints_lixel: vec![Vec3::splat(32.0), Vec3::new(20.0, 40.0, 32.0), Vec3::new(40.0, 20.0, 48.0)],
+            joints_lixel: self.joints_lixel.to_vec(),
             joint_spread_lixel: vec![Vec3::ONE; 3],
             heatmaps,
             ..LixelEstimate::default()
@@ -231,6 +233,31 @@ fn nobody_is_followed_into_another_picture() {
     let wide = Frame { rgb: RgbImage::new(90, 48), ..frame(1) };
     assert_ne!(ids(&mut stages, wide), before);
     assert_eq!(detector.0.load(Ordering::SeqCst), 5);
+}
+
+#[test]
+fn in_a_picture_that_can_wait_everybody_is_looked_at_again_in_the_box_of_the_body() {
+    let detector = FakeDetector::default();
+    let found = |kind: SourceKind, joints_lixel: [Vec3; 3]| {
+        let mut stages = stages(&detector);
+        stages.estimator = Some(Box::new(FakeEstimator { joints_lixel, ..FakeEstimator::default() }));
+        stages.begin(kind);
+        let result = stages.process(Arc::new(frame(0)), Pass::Next).unwrap();
+        let [person] = result.people.as_slice() else { panic!("one person, not {}", result.people.len()) };
+        person.rect
+    };
+    // From a quarter to three quarters of the patch, whose side is 1.25 times the box's height of 30.
+    let body = [Vec3::splat(32.0), Vec3::new(16.0, 16.0, 32.0), Vec3::new(48.0, 48.0, 32.0)];
+    let detected = found(SourceKind::Motion, body);
+    assert_eq!(detected, RectPx::from([16.0, 8.0, 24.0, 30.0]));
+    for kind in [SourceKind::Pictures, SourceKind::Numbered] {
+        let rect = found(kind, body);
+        assert!((rect.centre() - detected.centre()).length() < 2.0, "{rect:?}");
+        assert!((rect.w - 18.75).abs() < 1.0 && (rect.h - 18.75).abs() < 1.0, "{rect:?}");
+    }
+    // A body that is hardly in the box leaves it alone.
+    let speck = [Vec3::splat(32.0), Vec3::splat(31.0), Vec3::splat(33.0)];
+    assert_eq!(found(SourceKind::Pictures, speck), detected);
 }
 
 #[test]

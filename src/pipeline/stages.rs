@@ -169,6 +169,9 @@ struct TrackedBox {
     person: PersonBox,
 }
 
+/// A body that shares less with its box than this is no better guide than the box.
+const LEAST_IOU_OF_BODY: f32 = 0.4;
+
 /// How a frame is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
@@ -283,6 +286,9 @@ impl Stages {
         result.detector_ran = detector_ran;
         if self.estimator.is_some() {
             self.estimate(&mut result)?;
+            if detector_ran && self.kind != SourceKind::Motion {
+                self.look_again(&mut result)?;
+            }
         }
         Ok(result)
     }
@@ -411,15 +417,28 @@ impl Stages {
         }
         if self.settings.boxes == BoxSource::Detector {
             for person in &result.people {
-                let points = person.joints_camera_m.iter().chain(person.mesh.iter().flat_map(|m| &m.vertices_camera_m));
-                let seen = RectPx::around(points.map(|p| result.intrinsics.frame_from_camera(*p)));
-                if let Some(rect) = seen.and_then(|rect| rect.clipped(width, height)) {
+                if let Some(rect) = body_rect(person, result) {
                     self.tracker.update_from_pose(person.id, rect);
                 }
             }
         }
         result.timing.add(Stage::CameraMesh, started.elapsed());
         Ok(())
+    }
+
+    /// Bodies say better than the detector where they end: it leaves out arms. A picture can wait, and so everybody is
+    /// looked at once more, in the box of the body that was found first. Where people move on, the tracker does so from
+    /// frame to frame.
+    fn look_again(&mut self, result: &mut FrameResult) -> Result<()> {
+        for tracked in &mut self.boxes {
+            let found = result.people.iter().find(|person| person.id == tracked.id);
+            let rect = found.and_then(|person| body_rect(person, result));
+            if let Some(rect) = rect.filter(|rect| rect.iou(&tracked.person.rect) >= LEAST_IOU_OF_BODY) {
+                tracked.person.rect = rect;
+            }
+        }
+        result.people.clear();
+        self.estimate(result)
     }
 
     fn person(
@@ -509,6 +528,13 @@ fn root_in_crops(
         root.crop_px *= crop.size as f32 / size as f32;
     }
     Ok(roots)
+}
+
+/// The box of the body that was found, as far as it is on the frame.
+fn body_rect(person: &Person, result: &FrameResult) -> Option<RectPx> {
+    let (width, height) = result.frame.rgb.dimensions();
+    let points = person.joints_camera_m.iter().chain(person.mesh.iter().flat_map(|m| &m.vertices_camera_m));
+    RectPx::around(points.map(|p| result.intrinsics.frame_from_camera(*p)))?.clipped(width, height)
 }
 
 /// Side of the box around the root that the lixels cover, metres.
