@@ -22,9 +22,9 @@ pub enum DepthAxis {
     /// The camera's optical axis: the papers' weights, and all that say nothing else.
     #[default]
     Camera,
-    /// The line of sight through the middle of the patch, as `lixelscope train` has it. A patch does not show where in
-    /// the frame it was cut out, and so cannot show how the camera's axis runs in it: people in scenes would be wrong by
-    /// 4 cm (MPJPE) for that alone.
+    /// The line of sight through the middle of the patch, as `lixelscope train` has it. A patch hardly shows where in
+    /// the frame it was cut out, and so how the camera's axis runs in it. Whoever takes one axis for the other is wrong by
+    /// 4 cm (MPJPE) in scenes for that alone.
     LineOfSight,
 }
 
