@@ -286,7 +286,8 @@ impl Stages {
         result.detector_ran = detector_ran;
         if self.estimator.is_some() {
             self.estimate(&mut result)?;
-            if detector_ran && self.kind != SourceKind::Motion {
+            let can_wait = self.kind != SourceKind::Motion;
+            if detector_ran && can_wait && self.settings.estimator == EstimatorKind::Body {
                 self.look_again(&mut result)?;
             }
         }
@@ -428,7 +429,7 @@ impl Stages {
 
     /// Bodies say better than the detector where they end: it leaves out arms. A picture can wait, and so everybody is
     /// looked at once more, in the box of the body that was found first. Where people move on, the tracker does so from
-    /// frame to frame.
+    /// frame to frame. Hands were the worse for it (MRPE 80 mm before, 90 after).
     fn look_again(&mut self, result: &mut FrameResult) -> Result<()> {
         for tracked in &mut self.boxes {
             let found = result.people.iter().find(|person| person.id == tracked.id);
